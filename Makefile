@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Nothing needs to be done before any of these: the first one makes the environment, the later ones find it made.
+
+## make demo   make a small data set, train on it, translate held-out pictures: demo/index.html
+## make test   the whole test suite, and the linter
+## make env    only the Python environment, in .venv
+## make clean  remove .venv and demo/
+##
+## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto)
+## DEMO_ARGS="..." and TEST_ARGS="..." are handed on to demo.py and pytest
+
+PY = .venv/bin/python
+CONTEXT ?= auto
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+# As in make_env.sh: packages from elsewhere would hide those of .venv.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help demo test env clean
+# demo and test share .venv
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^## \{0,1\}//p' Makefile
+
+demo: env
+	$(PY) demo.py --context $(CONTEXT) $(DEMO_ARGS)
+
+test:
+	@sh make_env.sh requirements.txt requirements-test.txt
+	$(PY) -m ruff check .
+	$(PY) -m pytest $(TEST_ARGS)
+
+env:
+	@sh make_env.sh requirements.txt
+
+clean:
+	rm -rf .venv demo

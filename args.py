@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command lines of train.py and translate.py, checked before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Callable, Dict, Sequence
+
+from errors import UserError
+from models import Architecture, smallest_size
+
+# what a resumed run may not change: the model, the data, and the course of the training
+FIXED_ON_RESUME = (
+    "dataroot loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
+    "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
+    "pool_size seed type_config pretrained"
+).split()
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument as one line, knows no abbreviations, and shows defaults in --help."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> None:
+        """Raise UserError in place of printing the usage."""
+        raise UserError(f"{message} (see --help)")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        unset = action.default is None or action.default is False or action.default == []
+        return action.help if unset else super()._get_help_string(action)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], float]:
+    """An argparse type: a number from 0 (above 0 where not `zero`) to less than `below`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (0 <= value if zero else 0 < value) or not value < below:
+            bound = "at least 0" if zero else "above 0"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2)))
+        return value
+
+    return parse
+
+
+def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of train.py.
+
+    With `--resume`, what is not given is as it was in the run that goes on.
+
+    Raises:
+        UserError: for everything that can be known to be wrong before the data is read.
+    """
+    parser = Parser(description)
+    _add_data(parser.add_argument_group("data"))
+    _add_networks(parser.add_argument_group("networks"))
+    _add_training(parser.add_argument_group("training"))
+    _add_output(parser.add_argument_group("output"))
+    _add_context(parser.add_argument_group("device"))
+    args = parser.parse_args(argv)
+    if args.resume:
+        saved = _saved_args(args.monitor_path)
+        parser.set_defaults(**saved)
+        args = parser.parse_args(argv)
+        differing = [name for name in FIXED_ON_RESUME if name in saved and getattr(args, name) != saved[name]]
+        if differing:
+            what = ", ".join(f"--{n.replace('_', '-')} {getattr(args, n)} (was {saved[n]})" for n in differing)
+            raise UserError(f"--resume cannot change {what}; leave that out, or start anew in another --monitor-path")
+    _check_sizes(args)
+    if args.pretrained and not Path(args.pretrained).exists():
+        raise UserError(f"no file {args.pretrained} (--pretrained)")
+    args.model_save_path = args.model_save_path or args.monitor_path
+    return args
+
+
+def translate_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of translate.py.
+
+    Raises:
+        UserError: where arguments are wrong or do not fit together.
+    """
+    parser = Parser(description)
+    _add_what_to_translate(parser.add_argument_group("what to translate"))
+    _add_how_to_translate(parser.add_argument_group("how"))
+    _add_context(parser.add_argument_group("device"))
+    args = parser.parse_args(argv)
+    if (args.image is None) == (args.dataroot is None):
+        raise UserError("give either --dataroot (with --phase), or --image with --masks")
+    if args.image is not None and Path(args.image).is_file() and not args.masks:
+        raise UserError("--image needs its instance masks: --masks photo_0.png photo_1.png ...")
+    if args.dataroot is not None and args.masks:
+        raise UserError("--masks goes with --image; the masks of a --dataroot are in its PHASE{A,B}_seg folders")
+    return args
+
+
+def architecture(args: argparse.Namespace) -> Architecture:
+    """The architecture that train.py's arguments describe."""
+    return Architecture(args.ngf, args.ndf, args.n_blocks, args.n_layers_D, args.norm)
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dataroot", default="datasets/jeans2skirt_ccp", help="data set folder with train{A,B} and train{A,B}_seg")
+    add("--loadSizeW", type=whole(1), default=220, help="width to which pictures are resized before the crop")
+    add("--loadSizeH", type=whole(1), default=330, help="height to which pictures are resized before the crop")
+    add("--fineSizeW", type=whole(1), default=200, help="width of the random crop to train on, a multiple of 4")
+    add("--fineSizeH", type=whole(1), default=300, help="height of the random crop to train on, a multiple of 4")
+    add("--no-flip", action="store_true", help="do not mirror half of the pictures")
+    add("--ins-max", type=whole(1), default=4, help="use at most this many instances of a picture, the largest ones")
+    add("--ins-per", type=whole(1), default=2, help="instances in one pass of the sequential mini-batch")
+    add("--set-order", choices=("decreasing", "random"), default="decreasing", help="order of a picture's instances")
+
+
+def _add_networks(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--ngf", type=whole(2), default=64, help="channels of the generators' first layer")
+    add("--ndf", type=whole(1), default=64, help="channels of the discriminators' first layer")
+    add("--n-blocks", type=whole(0), default=9, help="residual blocks in each encoder")
+    add("--n-layers-D", type=whole(1), default=3, help="stride-2 layers of the discriminators' feature extractors")
+    add("--norm", choices=("instance", "batch"), default="instance", help="normalization of activations")
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--batch-size", "-b", type=whole(1), default=1, help="pictures of each domain in one iteration")
+    add("--max-epoch", "-e", type=whole(1), default=600, help="epochs to train; one sees the larger domain once")
+    add("--max-iter", type=whole(1), default=None, help="stop after this many iterations, if that is sooner")
+    add("--lr-decay-start-epoch", type=whole(0), default=400, help="from here learning rates fall linearly to zero at --max-epoch")  # fmt: skip
+    add("--learning-rate_G", type=real(), default=2e-4, help="learning rate of the generators' Adam")
+    add("--learning-rate_D", type=real(), default=2e-4, help="learning rate of the discriminators' Adam")
+    add("--beta1", type=real(below=1), default=0.5, help="Adam's decay of the first moment")
+    add("--beta2", type=real(below=1), default=0.999, help="Adam's decay of the second moment")
+    add("--lambda-cyc", type=real(), default=10.0, help="weight of the cycle consistency loss")
+    add("--lambda-idt", type=real(), default=10.0, help="weight of the identity mapping loss")
+    add("--lambda-ctx", type=real(), default=10.0, help="weight of the context preserving loss")
+    add("--pool-size", type=whole(0), default=50, help="earlier translations kept to show to the discriminators")
+    add("--seed", type=whole(0), default=0, help="fixes weights, order, crops and flips; on a CPU the same run again gives the same bytes")  # fmt: skip
+    add("--pretrained", default=None, help="start from the parameters of this .h5 (of train.py or convert_pytorch.py)")
+    add("--resume", action="store_true", help="go on with the run in --monitor-path; other arguments are as they were")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--monitor-path", "-m", default="tmp.monitor", help="folder of the run: losses, curves, samples, checkpoints")
+    add("--model-save-path", "-o", default=None, help="folder for params_NNNNNN.h5, where not --monitor-path")
+    add("--log-step", type=whole(1), default=100, help="iterations that one line of the loss files averages over")
+    add("--save-image-interval", type=whole(1), default=1, help="epochs between sample pictures")
+    add("--save-interval", type=whole(1), default=10, help="epochs between checkpoints; the last 3 are kept")
+
+
+def _add_context(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="auto takes a GPU where one works")
+    add("--device-id", "-d", default="0", help="number of the GPU")
+    add("--type-config", "-t", choices=("float", "half"), default="float", help="precision; half is for GPUs")
+
+
+def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which domain into which")
+    add("--dataroot", default=None, help="data set folder; translates PHASE{A,B} of it")
+    add("--phase", default="test", help="which pictures of the data set: train, test, val, sample, ...")
+    add("--image", default=None, help="one picture, or a folder of pictures")
+    add("--masks", nargs="+", default=[], help="masks of the picture; for a folder, the folder with NAME_{i}.png (default: FOLDER_seg)")  # fmt: skip
+    add("--output", default="results", help="folder for images, masks and index.html")
+    add("--overwrite", action="store_true", help="replace pictures that are already in --output")
+
+
+def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--fineSizeW", type=whole(8), default=None, help="width to work at (default: as trained)")
+    add("--fineSizeH", type=whole(8), default=None, help="height to work at (default: as trained)")
+    add("--ins-per", type=whole(1), default=None, help="instances in one pass (default: as trained)")
+    add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
+    add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")
+    add("--seed", type=whole(0), default=0, help="for --set-order random")
+
+
+def _saved_args(folder: str) -> Dict[str, Any]:
+    """The arguments of the run in `folder`, as args.json has them, without those that say where it is."""
+    path = Path(folder) / "args.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"nothing to resume: {path} is not there or not readable; check --monitor-path") from None
+    return {name: value for name, value in saved.items() if name not in ("resume", "monitor_path")}
+
+
+def _check_sizes(args: argparse.Namespace) -> None:
+    least = smallest_size(architecture(args))
+    for side in "HW":
+        fine, load = getattr(args, f"fineSize{side}"), getattr(args, f"loadSize{side}")
+        if fine % 4 or fine < least:
+            near = max(least, (fine + 2) // 4 * 4)
+            raise UserError(f"--fineSize{side} {fine} must be a multiple of 4 and at least {least}; the nearest is {near}")
+        if fine > load:
+            raise UserError(f"--fineSize{side} {fine} is larger than --loadSize{side} {load}; the crop must fit in")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training data: one domain's pictures with their instance masks, read lazily, augmented, prefetched, resumable."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Deque, Dict, List, Sequence, Tuple
+
+import numpy as np
+
+import instances
+import pictures
+from pictures import Item
+
+Size = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture (3, H, W) and the masks (N, H, W) of its instances, in order, float32 in [-1, 1]; N may be 0."""
+
+    name: str
+    picture: np.ndarray
+    masks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance decided about one sample: which picture, where to crop, whether to flip, a seed for the order."""
+
+    index: int
+    top: int
+    left: int
+    flip: bool
+    seed: int
+
+
+class DomainSource:
+    """The pictures of one domain, resized to `load_size`, cropped to `fine_size` (both (height, width)).
+
+    Decoded pictures are kept in memory up to `cache_bytes`, the least recently used dropped first. `ins_max` and
+    `set_order` choose and order the instances that are left after the crop (`instances.select`).
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        load_size: Size,
+        fine_size: Size,
+        ins_max: int | None,
+        set_order: str,
+        flip: bool,
+        cache_bytes: int = 256 << 20,
+    ) -> None:
+        self.items, self.load_size, self.fine_size = list(items), load_size, fine_size
+        self.ins_max, self.set_order, self.flip = ins_max, set_order, flip
+        most = max(len(item.masks) for item in self.items)
+        self._decoded = lru_cache(max(1, cache_bytes // (load_size[0] * load_size[1] * (3 + most))))(self._decode)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def draw(self, index: int, rng: np.random.Generator) -> Draw:
+        """Let `rng` decide how picture `index` is augmented."""
+        top, left = (int(rng.integers(load - fine + 1)) for load, fine in zip(self.load_size, self.fine_size))
+        return Draw(index, top, left, self.flip and bool(rng.integers(2)), int(rng.integers(1 << 31)))
+
+    def read(self, draw: Draw) -> Sample:
+        """The sample a draw describes; picture and masks are cropped and flipped as one."""
+        picture, masks = self._decoded(draw.index)
+        window = (slice(draw.top, draw.top + self.fine_size[0]), slice(draw.left, draw.left + self.fine_size[1]))
+        picture, masks = picture[window], masks[(slice(None),) + window]
+        if draw.flip:
+            picture, masks = picture[:, ::-1], masks[:, :, ::-1]
+        chosen = instances.select(masks, self.ins_max, self.set_order, np.random.default_rng(draw.seed))
+        name = self.items[draw.index].name
+        return Sample(name, pictures.to_network(picture), pictures.masks_to_network(masks[chosen]))
+
+    def _decode(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
+        item = self.items[index]
+        masks = pictures.read_masks(list(item.masks.values()), self.load_size)
+        return pictures.read_picture(item.image, self.load_size), masks
+
+
+class DataIterator:
+    """Batches of samples without end, shuffled anew for each round over the source, prepared in the background.
+
+    `state()` describes the batches not yet handed out, whatever is prefetched, so that an iterator that was given
+    it by `set_state()` goes on with the same samples, crops and flips.
+    """
+
+    def __init__(self, source: DomainSource, batch_size: int, rng: np.random.Generator, prefetch: int = 2) -> None:
+        self.source, self.batch_size, self.prefetch = source, batch_size, prefetch
+        self._rng = rng
+        self._order: List[int] = []
+        self._position = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._queue: Deque[Tuple[Dict[str, Any], Future[List[Sample]]]] = deque()
+
+    def next(self) -> List[Sample]:
+        """The next batch: a list of `batch_size` samples.
+
+        Raises:
+            UserError: where a file cannot be read.
+        """
+        while len(self._queue) <= self.prefetch:
+            state = self._now()
+            draws = [self._draw() for _ in range(self.batch_size)]
+            self._queue.append((state, self._pool.submit(lambda draws=draws: [self.source.read(d) for d in draws])))
+        return self._queue.popleft()[1].result()
+
+    def state(self) -> Dict[str, Any]:
+        """Where the next batch starts, as plain values that JSON can hold."""
+        return self._queue[0][0] if self._queue else self._now()
+
+    def set_state(self, state: Dict[str, Any]) -> None:
+        """Go on from a `state()`; what was prefetched is dropped."""
+        self._queue.clear()
+        self._rng.bit_generator.state = state["rng"]
+        self._order, self._position = list(state["order"]), state["position"]
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        self._pool.shutdown(wait=True)
+
+    def _now(self) -> Dict[str, Any]:
+        return {"rng": self._rng.bit_generator.state, "order": list(self._order), "position": self._position}
+
+    def _draw(self) -> Draw:
+        if self._position == len(self._order):
+            self._order, self._position = [int(i) for i in self._rng.permutation(len(self.source))], 0
+        index = self._order[self._position]
+        self._position += 1
+        return self.source.draw(index, self._rng)

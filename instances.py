@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of instance masks: order, mini-batches, packing. Pure functions on NumPy arrays.
+
+The masks of one picture are an array (N, H, W), +1 inside an instance and -1 outside; N may be 0.
+"""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+import numpy as np
+
+
+def area_order(masks: np.ndarray) -> np.ndarray:
+    """Indices (N,) of the masks by area, largest first; equal areas keep their order."""
+    return np.argsort(-areas(masks), kind="stable")
+
+
+def areas(masks: np.ndarray) -> np.ndarray:
+    """Pixels of each mask (N,) that are inside its instance."""
+    return (masks > 0).sum(axis=(1, 2))
+
+
+def select(masks: np.ndarray, ins_max: int | None, set_order: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the masks to work on, in the order to work on them.
+
+    Empty masks are left out, the `ins_max` largest kept (None: all), and put in decreasing order of area or, with
+    `set_order="random"`, shuffled by `rng`.
+    """
+    order = area_order(masks)
+    order = order[areas(masks)[order] > 0][:ins_max]
+    return rng.permutation(order) if set_order == "random" else order
+
+
+def mini_batches(count: int, ins_per: int) -> List[slice]:
+    """Cut `count` instances into the passes of the sequential mini-batch, `ins_per` each (paper, section 2.3)."""
+    return [slice(i, min(i + ins_per, count)) for i in range(0, count, ins_per)]
+
+
+def pack(sets: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
+    """Stack the masks of B pictures for the networks: masks (M, 1, H, W) and membership (B, M), float32.
+
+    A picture without any mask gets an empty one, since the networks want at least one mask for each picture.
+    """
+    empty = [-np.ones((1,) + s.shape[1:], np.float32) for s in sets]
+    sets = [s if len(s) else e for s, e in zip(sets, empty)]
+    membership = np.zeros((len(sets), sum(map(len, sets))), np.float32)
+    membership[np.repeat(np.arange(len(sets)), [len(s) for s in sets]), np.arange(membership.shape[1])] = 1
+    return np.concatenate(sets)[:, None].astype(np.float32), membership
+
+
+def unpack(masks: np.ndarray, membership: np.ndarray) -> List[np.ndarray]:
+    """The inverse of `pack`: the masks (N_b, H, W) of each picture."""
+    return [masks[row > 0, 0] for row in membership]
+
+
+def union(masks: np.ndarray) -> np.ndarray:
+    """Union (H, W) in [-1, 1] of masks (N, H, W): their inside parts added up and clipped, as in the authors' code."""
+    return np.clip(((masks + 1) / 2).sum(axis=0), 0, 1) * 2 - 1

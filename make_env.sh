@@ -1,0 +1,168 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Makes .venv with what the project needs, or leaves it alone where it is already right.
+#
+#   ./make_env.sh                                     what the scripts need (requirements.txt)
+#   ./make_env.sh requirements.txt FILE...            that and more
+#   ./make_env.sh --print-python                      only say which Python would be used
+#
+# NNabla has wheels for Python 3.8 to 3.10 only, and most machines' default is newer: this looks for one on PATH, among
+# pyenv's versions and uv's, and has uv fetch one if there is none.
+set -eu
+case $0 in */*) cd "${0%/*}/" ;; esac
+
+say() { echo "make_env: $*" >&2; }
+
+# Prints "<minor version> <1 if it can make environments, else 0>"; fails for anything but CPython 3.8 to 3.10. The
+# candidate is run, not judged by its name: pyenv leaves a python3.10 on PATH that fails unless that version is selected.
+probe() {
+    "$1" -c '
+import sys
+if sys.implementation.name != "cpython" or not (3, 8) <= sys.version_info[:2] <= (3, 10):
+    sys.exit(1)
+try:
+    import ensurepip, venv  # Debian and Ubuntu package them apart from Python
+except ImportError:
+    ensurepip = None
+print(sys.version_info[1], int(ensurepip is not None))
+' 2>/dev/null </dev/null
+}
+
+# The newest usable Python so far, and the last one that was refused only because it cannot make environments.
+best='' best_minor=0 no_venv=''
+
+consider() {
+    [ "$best_minor" -lt 10 ] && [ -x "$1" ] && [ ! -d "$1" ] && found=$(probe "$1") || return 0
+    case $found in
+        *" 1") [ "${found% *}" -le "$best_minor" ] || { best=$1 best_minor=${found% *}; } ;;
+        *" 0") no_venv=$1 ;;
+    esac
+}
+
+# Every directory is searched, not just the first that has the name: a pyenv shim may hide one that works.
+consider_path() {
+    for name in python3.10 python3.9 python3.8 python3 python; do
+        old_ifs=$IFS; IFS=:; set -f
+        for dir in $PATH; do consider "$dir/$name"; done
+        IFS=$old_ifs; set +f
+    done
+}
+
+consider_pyenv() {
+    for python in "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/*/bin/python; do consider "$python"; done
+}
+
+find_uv() {
+    for uv in uv "${HOME:-}/.local/bin/uv" "${HOME:-}/.cargo/bin/uv"; do
+        "$uv" --version >/dev/null 2>&1 </dev/null && return 0
+    done
+    return 1
+}
+
+# "only-managed": uv gives up at the first failing pyenv shim, and PATH has been searched already.
+consider_uv() {
+    consider "$("$uv" python find --python-preference only-managed '>=3.8,<3.11' 2>/dev/null || true)"
+}
+
+find_python() {
+    consider_path
+    consider_pyenv
+    if find_uv; then
+        consider_uv
+        if [ -z "$best" ]; then
+            say "no Python 3.8 to 3.10 here: uv fetches 3.10 (once)"
+            # UV_PYTHON_INSTALL_BIN=0: the user's own python3.10 command is none of our business.
+            UV_PYTHON_INSTALL_BIN=0 "$uv" python install 3.10 >&2 </dev/null || uv_failed=1
+            consider_uv
+        fi
+    fi
+    [ -n "$best" ] && return 0
+    if [ -n "$no_venv" ]; then
+        say "$no_venv cannot make environments: install its venv module (on Debian and Ubuntu the package python3.x-venv)"
+    elif [ -n "${uv_failed-}" ]; then
+        say "no Python 3.8 to 3.10 found, and uv could not fetch one: try again with a network, or install python3.10"
+    else
+        say "no Python 3.8 to 3.10 found: install uv (pip install uv), which fetches one, or python3.10, and try again"
+    fi
+    exit 2
+}
+
+venv=.venv
+# Copies of the requirements files that are installed. Written last, and gone while anything is being installed.
+stamps=$venv/installed
+# There from the start of an installation to its end, and so after a kill.
+unfinished=$venv/unfinished
+
+# Also refuses a .venv whose Python was removed or has become another version, which cannot see the packages any more.
+venv_works() {
+    [ ! -e "$unfinished" ] &&
+        $venv/bin/python -c 'import sys, pip; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 10))' >/dev/null 2>&1 </dev/null
+}
+
+up_to_date() {
+    for file in "$@"; do
+        [ -f "$stamps/${file##*/}" ] && [ "$(cat "$file")" = "$(cat "$stamps/${file##*/}")" ] || return 1
+    done
+    venv_works
+}
+
+pip_install() {
+    $venv/bin/python -m pip install --quiet "$@" >$venv/pip.log 2>&1 </dev/null && return 0
+    cat $venv/pip.log >&2
+    # pip ended by itself, so what is there is whole, if not complete: it may hold packages of the user's own.
+    rm -f "$unfinished"
+    case $(uname -sm) in
+        "Linux x86_64") hint="is there a network? Then try again" ;;
+        *) hint="NNabla 1.39 is made for x86-64 Linux and Windows, this is $(uname -sm)" ;;
+    esac
+    say "pip could not install $* (its words are above): $hint"
+    exit 1
+}
+
+make_venv() {
+    if ! venv_works; then
+        find_python
+        if [ -e $venv ] || [ -L $venv ]; then
+            say "$venv is unfinished or does not work: making it anew"
+            # Python first, so that what a kill may leave of the rest is never taken for an environment.
+            rm -f $venv/bin/python && rm -rf $venv
+        fi
+        mkdir $venv
+        : >"$unfinished"
+        say "making $venv with $best (Python 3.$best_minor)"
+        "$best" -m venv $venv >&2 </dev/null
+    fi
+    : >"$unfinished"
+    rm -rf "$stamps"
+    say "installing $* (only this once; about a minute)"
+    # Older ones, as in Ubuntu 20.04, do not know the tags of NNabla's wheels.
+    pip_install 'pip>=21'
+    for file in "$@"; do set -- "$@" -r "$file"; shift; done
+    pip_install "$@"
+    mkdir "$stamps"
+    for file in "$@"; do [ "$file" = -r ] || cp "$file" "$stamps/"; done
+    rm -f "$unfinished"
+    say "$venv is ready"
+}
+
+# A stray setting of the caller's would make pip take packages elsewhere for installed, or install elsewhere.
+unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+if [ "${1-}" = --print-python ]; then
+    find_python
+    echo "$best"
+    exit 0
+fi
+
+[ $# -gt 0 ] || set -- requirements.txt
+if up_to_date "$@"; then exit 0; fi
+
+# One at a time, where the machine has flock: two terminals must not both make it. The lock ends with the process.
+exec 9<requirements.txt
+if command -v flock >/dev/null && ! flock -n 9; then
+    say "waiting for another make_env"
+    flock 9 || true
+fi
+up_to_date "$@" || make_venv "$@"

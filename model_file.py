@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved models: `NAME.h5`, NNabla's own parameter format, and `NAME.json` beside it with what it takes to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Dict, Sequence, Tuple
+
+import h5py
+import nnabla as nn
+import numpy as np
+
+import atomic
+from errors import UserError
+from models import Architecture
+
+Config = Dict[str, Any]
+
+
+def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Config) -> None:
+    """Write `path` (.h5) and the .json beside it, each whole or not at all; the .h5, which readers look for, last.
+
+    `parameters` maps full names such as "gen_x2y/encoder_image/conv1/W" to float32 arrays; the file is what
+    `nnabla.load_parameters` reads. `config` holds the fields of `Architecture` and whatever else is to be kept.
+    """
+    path = Path(path)
+    atomic.write_text(path.with_suffix(".json"), json.dumps(config, indent=2, sort_keys=True) + "\n")
+    with atomic.replacing(path) as part, h5py.File(part, "w") as f:
+        for index, (name, value) in enumerate(parameters.items()):
+            data = f.create_dataset(name, data=np.asarray(value, np.float32))
+            data.attrs["need_grad"] = name.rsplit("/", 1)[-1] not in ("u", "mean", "var")
+            data.attrs["index"] = index
+
+
+def find_model(path: str | Path) -> Path:
+    """The .h5 file that `path` means: itself, or the newest `params_*.h5` of a run folder.
+
+    Raises:
+        UserError: where there is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no model at {path}; give a run folder (--monitor-path of train.py) or a .h5 file")
+    if path.is_file():
+        return path
+    saved = sorted(path.glob("params_*.h5"))
+    if not saved:
+        raise UserError(f"{path} holds no params_*.h5; has the training saved a model yet? (--save-interval)")
+    return saved[-1]
+
+
+def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
+    """Read a model's parameters, name to float32 array, and its .json.
+
+    Raises:
+        UserError: where either file is missing or is not what it should be.
+    """
+    path = Path(path)
+    try:
+        parameters: Dict[str, np.ndarray] = {}
+        with h5py.File(path, "r") as f:
+            f.visititems(lambda name, item: parameters.update({name: item[()]}) if hasattr(item, "shape") else None)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path} is not a readable .h5 model ({error}); give a file that train.py wrote") from None
+    config_path = path.with_suffix(".json")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        architecture_of(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
+    return parameters, config
+
+
+def architecture_of(config: Config) -> Architecture:
+    """The architecture a model's .json describes; widths of networks that it does not hold are left at 64.
+
+    Raises:
+        KeyError: where a field is missing.
+    """
+    given = {f.name: config[f.name] for f in fields(Architecture)}
+    return Architecture(**{name: value for name, value in given.items() if value is not None})
+
+
+def set_parameters(values: Dict[str, np.ndarray], networks: Sequence[str], path: str | Path) -> None:
+    """Put `values` into the parameters of `networks`, which exist in NNabla's current scope.
+
+    NNabla's own loader takes a file with other names without a word; here names and shapes must agree exactly.
+    `path` is for the messages.
+
+    Raises:
+        UserError: where a parameter is missing, unknown or of another shape.
+    """
+    for network in networks:
+        with nn.parameter_scope(network):
+            own = nn.get_parameters(grad_only=False)
+        given = {name[len(network) + 1 :]: v for name, v in values.items() if name.startswith(network + "/")}
+        missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+        if missing or unknown:
+            what = f"lacks {missing[0]}" if missing else f"holds an unknown {unknown[0]}"
+            raise UserError(f"{path} is a model of another kind: {network} {what}")
+        for name, variable in own.items():
+            if variable.shape != given[name].shape:
+                raise UserError(
+                    f"{path} does not fit: {network}/{name} is {given[name].shape}, not {variable.shape}; "
+                    "use the --ngf, --ndf, --n-blocks and --n-layers-D that it was trained with"
+                )
+            variable.d = given[name]
+
+
+def model_config(arch: Architecture, **more: Any) -> Config:
+    """What goes into a model's .json: the architecture and `more`."""
+    return {**asdict(arch), **more}

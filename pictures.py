@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read, resize and write pictures and masks, and find them in a data set folder.
+
+A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAME_{i}.png`, i = 0, 1, ...
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import atomic
+from errors import UserError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg")
+COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture's file and those of its masks, by number (numbers may have gaps)."""
+
+    name: str
+    image: Path
+    masks: Dict[int, Path] = field(default_factory=dict)
+
+
+def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
+    """The pictures of `PHASE` + domain ("A" or "B") with their masks, by name.
+
+    Raises:
+        UserError: where the folder is missing or holds no picture, or a name occurs with two extensions.
+    """
+    folder = Path(root) / f"{phase}{domain}"
+    if not folder.is_dir():
+        found = sorted({p.name[:-1] for p in Path(root).glob("*[AB]") if p.is_dir()})
+        raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(found) or 'none'}")
+    return find_pictures(folder, folder.with_name(folder.name + "_seg"))
+
+
+def find_pictures(folder: Path, mask_folder: Path) -> List[Item]:
+    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing), by name."""
+    images: Dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            if path.stem in images:
+                raise UserError(f"{path} and {images[path.stem].name} share a name; their masks would too: rename one")
+            images[path.stem] = path
+    if not images:
+        raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}")
+    masks: Dict[str, Dict[int, Path]] = {}
+    for path in sorted(mask_folder.glob("*.png")):
+        match = re.fullmatch(r"(.+)_(\d+)", path.stem)
+        if match:
+            masks.setdefault(match[1], {})[int(match[2])] = path
+    return [Item(name, path, dict(sorted(masks.get(name, {}).items()))) for name, path in images.items()]
+
+
+def read_picture(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarray:
+    """Read a picture, upright and resized (bicubic) to `size` = (height, width): (H, W, 3) uint8.
+
+    Raises:
+        UserError: where the file is missing or is not a whole picture.
+    """
+    image = _open(path)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray((_unit_range(image, path) * 255).round().astype(np.uint8))
+    return np.asarray(_resized(image.convert("RGB"), size))
+
+
+def read_mask(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarray:
+    """Read a mask of any PNG mode: (H, W) bool, True where it is white; grey is cut in the middle, after resizing.
+
+    Raises:
+        UserError: where the file is missing or is not a whole picture.
+    """
+    image = _open(path)
+    if image.mode.startswith("I") or image.mode == "F":
+        level = _unit_range(image, path)
+    else:
+        # transparent white is not part of the instance
+        rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+        level = rgba[..., :3].mean(axis=2) * rgba[..., 3]
+    return np.asarray(_resized(Image.fromarray(level.astype(np.float32)), size)) > 0.5
+
+
+def read_masks(paths: Sequence[Path], size: Tuple[int, int]) -> np.ndarray:
+    """Read the masks of one picture at `size` = (height, width): (N, H, W) bool."""
+    return np.array([read_mask(p, size) for p in paths], bool).reshape(-1, *size)
+
+
+def to_network(picture: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32) / 127.5 - 1
+
+
+def masks_to_network(masks: np.ndarray) -> np.ndarray:
+    """(..., H, W) bool to float32, +1 inside and -1 outside."""
+    return masks.astype(np.float32) * 2 - 1
+
+
+def to_picture(array: np.ndarray) -> np.ndarray:
+    """(C, H, W) in [-1, 1] to (H, W, C) uint8, rounded; (H, W) stays two-dimensional."""
+    array = np.clip((array + 1) * 127.5, 0, 255).round().astype(np.uint8)
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _open(path: str | Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        return ImageOps.exif_transpose(image) or image
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _unit_range(image: Image.Image, path: str | Path) -> np.ndarray:
+    """Integer or float pixels of more than 8 bits as (H, W) in [0, 1]."""
+    values = np.asarray(image, np.float32)
+    return np.clip(values / (1.0 if image.mode == "F" and values.max() <= 1 else 65535.0), 0, 1)
+
+
+def _resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:
+    if size is None or image.size == (size[1], size[0]):
+        return image
+    return image.resize((size[1], size[0]), Image.BICUBIC)
+
+
+def write_png(path: str | Path, array: np.ndarray) -> None:
+    """Write (H, W, 3) or (H, W) uint8 as a PNG file, whole or not at all; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(path) as part:
+        Image.fromarray(array).save(part)
+
+
+def colour_masks(masks: np.ndarray) -> np.ndarray:
+    """Show masks (N, H, W) in [-1, 1] in one picture (H, W, 3) uint8, black where no instance is, a colour for each."""
+    height, width = masks.shape[1:]
+    shown = np.zeros((height, width, 3), np.float32)
+    for i, mask in enumerate(masks):
+        inside = (mask[..., None] + 1) / 2
+        shown = shown * (1 - inside) + inside * np.array(COLOURS[i % len(COLOURS)], np.float32)
+    return shown.round().astype(np.uint8)

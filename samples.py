@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sample pictures during training: always the same ones, so that progress can be compared."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+
+import instances
+import pictures
+from models import GENERATORS, Architecture
+from pictures import Item
+from translate import Translator
+
+GAP = 4
+
+
+class SampleGrid:
+    """A few fixed pictures of each domain, translated with the generators as they are.
+
+    Each row is one picture: input, its masks, translation, its masks; domain A on the left, B on the right. The
+    pictures are held-out ones (`test`) where the data set has them, else training pictures, evenly spaced.
+    """
+
+    def __init__(self, args: argparse.Namespace, arch: Architecture, training: Dict[str, List[Item]], rows: int = 4):
+        self.size = (args.fineSizeH, args.fineSizeW)
+        self.chosen: List[List[Tuple[np.ndarray, np.ndarray]]] = []
+        self.translators = [Translator(network, arch, args.ins_per) for network in GENERATORS.values()]
+        for letter, items in zip("AB", training.values()):
+            held_out = Path(args.dataroot) / f"test{letter}"
+            if held_out.is_dir():
+                items = [i for i in pictures.find_items(args.dataroot, "test", letter) if i.masks] or items
+            spaced = np.linspace(0, len(items) - 1, min(rows, len(items))).round().astype(int)
+            self.chosen.append([self._read(items[i], args.ins_max) for i in spaced])
+
+    def write(self, path: str | Path) -> None:
+        """Translate the pictures and write the grid as a PNG."""
+        columns = []
+        for translator, chosen in zip(self.translators, self.chosen):
+            columns.append(_stack([_row(translator, picture, masks) for picture, masks in chosen], axis=0))
+        pictures.write_png(path, _stack(columns, axis=1, gap=3 * GAP))
+
+    def _read(self, item: Item, ins_max: int) -> Tuple[np.ndarray, np.ndarray]:
+        picture = pictures.to_network(pictures.read_picture(item.image, self.size))
+        masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), self.size))
+        return picture, masks[instances.select(masks, ins_max, "decreasing", np.random.default_rng(0))]
+
+
+def _row(translator: Translator, picture: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    shown = []
+    for image, shapes in ((picture, masks), translator.translate(picture, masks)):
+        shown += [pictures.to_picture(image), pictures.colour_masks(shapes)]
+    return _stack(shown, axis=1)
+
+
+def _stack(images: Sequence[np.ndarray], axis: int, gap: int = GAP) -> np.ndarray:
+    """Put pictures (H, W, 3) beside (axis 1) or below (axis 0) each other with white between them."""
+    other = max(image.shape[1 - axis] for image in images)
+    parts = []
+    for i, image in enumerate(images):
+        margin = [(0, 0), (0, 0), (0, 0)]
+        margin[axis] = (gap if i else 0, 0)
+        margin[1 - axis] = (0, other - image.shape[1 - axis])
+        parts.append(np.pad(image, margin, constant_values=255))
+    return np.concatenate(parts, axis=axis)

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train InstaGAN: two generators and two discriminators, on pictures of two domains with a mask for each instance.
+
+    python train.py --dataroot datasets/jeans2skirt_ccp              # as in the paper; wants a GPU
+    python train.py --dataroot datasets/circle2square --loadSizeH 72 --loadSizeW 72 --fineSizeH 64 --fineSizeW 64 \\
+        --ngf 16 --ndf 16 --monitor-path runs/shapes                 # small enough for a laptop
+    python train.py --monitor-path runs/shapes --resume              # go on after an interruption
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.solvers as S
+import numpy as np
+from tqdm import tqdm
+
+import atomic
+import checkpoint
+import instances
+import model_file
+import pictures
+from args import architecture, train_args
+from context import set_context
+from data_source import DataIterator, DomainSource, Sample
+from errors import UserError, run_main
+from image_pool import ImagePool
+from losses import context_preserving_loss, lsgan_loss, set_l1_loss
+from models import FROZEN, NETWORKS, create_parameters, discriminator, generator
+from monitors import Monitors, draw_curves, short_summary
+from samples import SampleGrid
+from sequence import MiniBatch, SequentialTranslation
+
+DOMAINS = {"x": "A", "y": "B"}
+OTHER = {"x": "y", "y": "x"}
+
+
+@dataclass
+class GeneratorGraph:
+    """The static graph of one pass from one domain: its inputs, the translation, and the losses that train G."""
+
+    x: nn.Variable
+    a: nn.Variable
+    membership: nn.Variable
+    earlier: nn.Variable
+    earlier_membership: nn.Variable
+    translated: Tuple[nn.Variable, nn.Variable]
+    losses: Dict[str, nn.Variable]
+    total: nn.Variable
+
+
+@dataclass
+class DiscriminatorGraph:
+    """The static graph of one look of D at pictures with masks, against a target: half of its LSGAN loss."""
+
+    y: nn.Variable
+    b: nn.Variable
+    membership: nn.Variable
+    target: nn.Variable
+    loss: nn.Variable
+
+
+class InstaGAN:
+    """The four networks with their solvers and image pools, and one training iteration (paper, section 2.3)."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.arch = args, architecture(args)
+        create_parameters(self.arch, np.random.RandomState(args.seed))
+        self.solvers = {name: self._solver(name) for name in NETWORKS}
+        self.rng = np.random.default_rng([args.seed, 2])
+        self.pools = {domain: ImagePool(args.pool_size, self.rng) for domain in DOMAINS}
+        # a graph for each number of pictures, instances and earlier masks that occurs, the last ones used kept
+        self.generator_graph = lru_cache(32)(self._build_generator_graph)
+        self.discriminator_graph = lru_cache(32)(self._build_discriminator_graph)
+
+    def step(self, batches: Dict[str, List[Sample]]) -> Dict[str, float]:
+        """One iteration on a batch of each domain: all passes of the sequential mini-batch.
+
+        Returns the losses, weighted as in the total, each the mean over the passes in which it existed.
+        """
+        progress = {
+            domain: SequentialTranslation([s.picture for s in batch], [s.masks for s in batch], self.args.ins_per)
+            for domain, batch in batches.items()
+        }
+        seen = defaultdict(list)
+        while True:
+            active = {domain: p for domain, p in progress.items() if p.remaining}
+            if not active:
+                return {name: float(np.mean(values)) for name, values in seen.items()}
+            losses, fakes = self.update_generators(active)
+            losses.update(self.update_discriminators(fakes, batches))
+            for name, value in losses.items():
+                seen[name].append(value)
+
+    def update_generators(
+        self, active: Dict[str, SequentialTranslation]
+    ) -> Tuple[Dict[str, float], Dict[str, List[Tuple]]]:
+        """Translate the next mini-batch of instances of each domain, and take one step of both generators.
+
+        Returns the losses and, for each domain, the translations so far of its pictures.
+        """
+        solvers = [self.solvers["gen_x2y"], self.solvers["gen_y2x"]]
+        for solver in solvers:
+            solver.zero_grad()
+        losses, fakes = {}, {}
+        for domain, progress in active.items():
+            batch = progress.mini_batch()
+            graph = self.run_generator(domain, batch)
+            losses.update({name: float(loss.d) for name, loss in graph.losses.items()})
+            y, b = graph.translated
+            fakes[domain] = progress.advance(y.d.copy(), b.d.copy(), batch.membership)
+            graph.total.backward(clear_buffer=True)
+        for solver in solvers:
+            solver.update()
+        return losses, fakes
+
+    def run_generator(self, domain: str, batch: MiniBatch) -> GeneratorGraph:
+        """Run the forward pass of a mini-batch that starts in `domain`."""
+        graph = self.generator_graph(domain, len(batch.pictures), len(batch.masks), len(batch.earlier))
+        graph.x.d, graph.a.d, graph.membership.d = batch.pictures, batch.masks, batch.membership
+        if len(batch.earlier):
+            graph.earlier.d, graph.earlier_membership.d = batch.earlier, batch.earlier_membership
+        graph.total.forward(clear_no_need_grad=True)
+        return graph
+
+    def update_discriminators(
+        self, fakes: Dict[str, List[Tuple]], batches: Dict[str, List[Sample]]
+    ) -> Dict[str, float]:
+        """One step of the discriminator of each domain that was translated into: real pictures against the pool's."""
+        losses = {}
+        for source, translations in fakes.items():
+            domain = OTHER[source]
+            solver = self.solvers[f"dis_{domain}"]
+            solver.zero_grad()
+            real = [(sample.picture, sample.masks) for sample in batches[domain]]
+            fake = [self.pools[domain].query(translation) for translation in translations]
+            losses[f"discriminator_loss_{domain}"] = self.judge(domain, real, 1.0) + self.judge(domain, fake, 0.0)
+            solver.update()
+        return losses
+
+    def judge(self, domain: str, shown: List[Tuple], target: float) -> float:
+        """Show D of `domain` pictures with their masks; adds to its gradients. Returns half of its LSGAN loss."""
+        masks, membership = instances.pack([m for _, m in shown])
+        graph = self.discriminator_graph(domain, len(shown), len(masks))
+        graph.y.d, graph.b.d, graph.membership.d = np.stack([p for p, _ in shown]), masks, membership
+        graph.target.d = target
+        graph.loss.forward(clear_no_need_grad=True)
+        loss = float(graph.loss.d)
+        graph.loss.backward(clear_buffer=True)
+        return loss
+
+    def set_learning_rate(self, epoch: int) -> None:
+        """Constant up to `--lr-decay-start-epoch`, then linear to zero at `--max-epoch`; epochs count from 0."""
+        first, last = self.args.lr_decay_start_epoch, self.args.max_epoch
+        factor = 1 - max(0, epoch + 1 - first) / (last - first + 1) if last >= first else 1.0
+        for name, solver in self.solvers.items():
+            rate = self.args.learning_rate_G if name.startswith("gen") else self.args.learning_rate_D
+            solver.set_learning_rate(rate * factor)
+
+    def _build_generator_graph(self, source: str, pictures: int, masks: int, earlier: int) -> GeneratorGraph:
+        """The losses of one pass from domain `source` = x to y (and the mirror image); paper, equations 2 to 6."""
+        target, (height, width) = OTHER[source], (self.args.fineSizeH, self.args.fineSizeW)
+        x, a = nn.Variable((pictures, 3, height, width)), nn.Variable((masks, 1, height, width))
+        b_earlier, owner_earlier = nn.Variable((earlier, 1, height, width)), nn.Variable((pictures, earlier))
+        owner = nn.Variable((pictures, masks))
+        with nn.parameter_scope(f"gen_{source}2{target}"):
+            y, b = generator(x, a, owner, self.arch)
+        with nn.parameter_scope(f"gen_{target}2{source}"):
+            reconstructed = generator(y, b, owner, self.arch)
+            identity = generator(x, a, owner, self.arch)
+        with nn.parameter_scope(f"dis_{target}"):
+            all_b = F.concatenate(b_earlier, b, axis=0) if earlier else b
+            all_owner = F.concatenate(owner_earlier, owner, axis=1) if earlier else owner
+            score = discriminator(y, all_b, all_owner, self.arch, FROZEN)
+
+        args, slots = self.args, self.args.ins_per
+        losses = {
+            f"generator_loss_{target}": lsgan_loss(score, 1.0),
+            f"reconstruction_loss_{source}": args.lambda_cyc * set_l1_loss((x, a), reconstructed, slots),
+            f"identity_mapping_loss_{source}": args.lambda_idt * set_l1_loss((x, a), identity, slots),
+            f"context_preserving_loss_{source}": args.lambda_ctx * context_preserving_loss(x, a, y, b, owner),
+        }
+        for variable in (y, b, *losses.values()):
+            variable.persistent = True
+        return GeneratorGraph(x, a, owner, b_earlier, owner_earlier, (y, b), losses, sum(losses.values()))
+
+    def _build_discriminator_graph(self, domain: str, pictures: int, masks: int) -> DiscriminatorGraph:
+        size = (self.args.fineSizeH, self.args.fineSizeW)
+        y, b = nn.Variable((pictures, 3, *size)), nn.Variable((masks, 1, *size))
+        owner, target = nn.Variable((pictures, masks)), nn.Variable((1, 1, 1, 1))
+        with nn.parameter_scope(f"dis_{domain}"):
+            score = discriminator(y, b, owner, self.arch)
+        loss = 0.5 * lsgan_loss(score, target)
+        loss.persistent = True
+        return DiscriminatorGraph(y, b, owner, target, loss)
+
+    def _solver(self, network: str) -> S.Solver:
+        solver = S.Adam(self.args.learning_rate_G, self.args.beta1, self.args.beta2)
+        with nn.parameter_scope(network):
+            solver.set_parameters(nn.get_parameters())
+        return solver
+
+    def parameters(self) -> Dict[str, np.ndarray]:
+        """All parameters by full name, power-iteration vectors and running statistics included."""
+        found = {}
+        for network in NETWORKS:
+            with nn.parameter_scope(network):
+                own = nn.get_parameters(grad_only=False)
+            found.update({f"{network}/{name}": v.d.copy() for name, v in own.items()})
+        return found
+
+    def state(self) -> Tuple[Dict[str, np.ndarray], Dict[str, Any]]:
+        """Arrays, and plain values that JSON can hold: parameters, solvers, pools, random state."""
+        arrays = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        updates: Dict[str, int] = {}
+        for network, solver in self.solvers.items():
+            for name, moments in solver.get_states().items():
+                updates[f"{network}/{name}"] = moments.t
+                arrays.update({f"solvers/{network}/{name}/{k}": v.d.copy() for k, v in moments.pstate.items()})
+        for domain, pool in self.pools.items():
+            for i, (picture, masks) in enumerate(pool.items):
+                arrays[f"pool/{domain}/{i}/picture"], arrays[f"pool/{domain}/{i}/masks"] = picture, masks
+        counts = {domain: len(pool.items) for domain, pool in self.pools.items()}
+        return arrays, {"updates": updates, "pools": counts, "rng": self.rng.bit_generator.state}
+
+    def set_state(self, arrays: Dict[str, np.ndarray], state: Dict[str, Any]) -> None:
+        """Become what `state()` described."""
+        values = {n[len("parameters/") :]: v for n, v in arrays.items() if n.startswith("parameters/")}
+        model_file.set_parameters(values, NETWORKS, "the checkpoint")
+        for network, solver in self.solvers.items():
+            states = solver.get_states()
+            for name, moments in states.items():
+                moments.t = state["updates"][f"{network}/{name}"]
+                for kind, variable in moments.pstate.items():
+                    variable.d = arrays[f"solvers/{network}/{name}/{kind}"]
+            solver.set_states(states)
+        for domain, pool in self.pools.items():
+            stems = [f"pool/{domain}/{i}/" for i in range(state["pools"][domain])]
+            pool.items = [(arrays[stem + "picture"], arrays[stem + "masks"]) for stem in stems]
+        self.rng.bit_generator.state = state["rng"]
+
+
+class Run:
+    """One training run in its folder: data, model, monitors, and how far it has come."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.folder = args, Path(args.monitor_path)
+        items = {domain: training_items(args, letter) for domain, letter in DOMAINS.items()}
+        load, fine = (args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW)
+        self.data = {}
+        for i, (domain, found) in enumerate(items.items()):
+            source = DomainSource(found, load, fine, args.ins_max, args.set_order, not args.no_flip)
+            self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]))
+        self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
+        self.iteration = 0
+        self.model = InstaGAN(args)
+        self.monitors = Monitors(self.folder, args.log_step)
+        self.samples = SampleGrid(args, self.model.arch, items)
+
+    @property
+    def last_iteration(self) -> int:
+        """How many iterations the run is to have."""
+        planned = self.args.max_epoch * self.iterations_per_epoch
+        return min(planned, self.args.max_iter or planned)
+
+    def train(self) -> None:
+        """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end."""
+        bar = tqdm(total=self.last_iteration, initial=self.iteration, desc="training", unit="it", smoothing=0.1)
+        saved = self.iteration
+        while self.iteration < self.last_iteration:
+            epoch, first = divmod(self.iteration, self.iterations_per_epoch)
+            if first == 0 or self.iteration == saved:
+                self.model.set_learning_rate(epoch)
+            losses = self.model.step({domain: iterator.next() for domain, iterator in self.data.items()})
+            self.monitors.add(self.iteration, losses)
+            self.iteration += 1
+            bar.set_postfix(short_summary(losses), refresh=False)
+            bar.update()
+            if self.iteration % self.iterations_per_epoch == 0:
+                if (epoch + 1) % self.args.save_image_interval == 0:
+                    self.samples.write(self.folder / f"sample_{epoch + 1:06d}.png")
+                if (epoch + 1) % self.args.save_interval == 0:
+                    self.save()
+                    saved = self.iteration
+        bar.close()
+        if saved != self.iteration or not checkpoint.find(self.folder):
+            self.save()
+        for iterator in self.data.values():
+            iterator.close()
+
+    def save(self) -> None:
+        """Write model, curves and checkpoint, and delete all but the last three models and checkpoints."""
+        self.save_model()
+        draw_curves(self.folder)
+        arrays, state = self.model.state()
+        data = {domain: iterator.state() for domain, iterator in self.data.items()}
+        state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
+        checkpoint.save(self.folder, self.iteration, arrays, state)
+        checkpoint.keep_last(self.folder, "checkpoint_*.npz", 3)
+        for ending in ("h5", "json"):
+            checkpoint.keep_last(self.args.model_save_path, f"params_*.{ending}", 3)
+
+    def save_model(self) -> None:
+        """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
+        names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_per ins_max set_order".split()
+        more = {name: getattr(self.args, name) for name in names}
+        config = model_file.model_config(self.model.arch, iteration=self.iteration, networks=sorted(NETWORKS), **more)
+        path = Path(self.args.model_save_path) / f"params_{self.iteration:06d}.h5"
+        model_file.save_model(path, self.model.parameters(), config)
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint in the run's folder."""
+        arrays, state = checkpoint.load_newest(self.folder)
+        self.model.set_state(arrays, state["model"])
+        for domain, iterator in self.data.items():
+            iterator.set_state(state["data"][domain])
+        self.monitors.set_state(state["monitors"])
+        self.iteration = state["iteration"]
+
+    def start_from(self, path: str) -> None:
+        """Take the parameters of a saved model; networks that it does not hold start at random."""
+        path = model_file.find_model(path)
+        parameters, config = model_file.load_model(path)
+        model_file.set_parameters(parameters, config["networks"], path)
+        missing = sorted(set(NETWORKS) - set(config["networks"]))
+        print(f"parameters of {path}" + (f"; at random: {', '.join(missing)}" if missing else ""))
+
+
+def main() -> None:
+    """Run the command line."""
+    args = train_args(__doc__)
+    check_folder(args)
+    print(set_context(args.context, args.device_id, args.type_config))
+    run = Run(args)
+    if args.resume:
+        run.resume()
+    elif args.pretrained:
+        run.start_from(args.pretrained)
+    atomic.write_text(run.folder / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+    counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
+    print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; iteration {run.iteration} of {run.last_iteration}")
+    run.train()
+    print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
+
+
+def check_folder(args: argparse.Namespace) -> None:
+    """Make the run's folders. Raises UserError where a run is there already and is not to be resumed."""
+    folder = Path(args.monitor_path)
+    if not args.resume and checkpoint.find(folder):
+        raise UserError(f"{folder} holds a run; go on with it by --resume, or give another --monitor-path")
+    for path in (folder, Path(args.model_save_path)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {path}: {error.strerror}; give another --monitor-path") from None
+
+
+def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:
+    """The training pictures of domain "A" or "B" that have masks.
+
+    Raises:
+        UserError: where there are none; where the whole data set is missing, it says how to make one.
+    """
+    if not Path(args.dataroot).is_dir():
+        raise UserError(
+            f"no data set at {args.dataroot}; make it with 'git clone https://github.com/bearpaw/clothing-co-parsing "
+            "datasets/clothing-co-parsing' and 'python datasets/generate_ccp_dataset.py', or make the embedded one with "
+            "'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
+            "--loadSizeH 72 --loadSizeW 72 --fineSizeH 64 --fineSizeW 64"
+        )
+    items = pictures.find_items(args.dataroot, "train", letter)
+    usable = [item for item in items if item.masks]
+    if not usable:
+        raise UserError(
+            f"no picture in {args.dataroot}/train{letter} has a mask; they belong into train{letter}_seg as NAME_0.png, ..."
+        )
+    if len(usable) < len(items):
+        print(f"train{letter}: {len(items) - len(usable)} of {len(items)} pictures have no mask and are left out")
+    return usable
+
+
+if __name__ == "__main__":
+    run_main(main)

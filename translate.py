@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translate pictures with a trained model, instance by instance.
+
+    python translate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test --direction AtoB
+    python translate.py --model tmp.monitor --image photo.jpg --masks photo_0.png photo_1.png --direction BtoA
+    python translate.py --model tmp.monitor --image photos --masks photos_seg --direction AtoB --output results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
+
+import nnabla as nn
+import numpy as np
+from tqdm import tqdm
+
+import atomic
+import gallery
+import instances
+import model_file
+import pictures
+from args import translate_args
+from context import set_context
+from errors import UserError, run_main
+from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
+from pictures import Item
+from sequence import SequentialTranslation
+
+Translated = Tuple[np.ndarray, np.ndarray]
+
+
+class Translator:
+    """Runs one generator over any number of instances, with the graph of `ins_per` instances only.
+
+    The generator's parameters are those in NNabla's current scope; `network` is "gen_x2y" or "gen_y2x".
+    """
+
+    def __init__(self, network: str, arch: Architecture, ins_per: int) -> None:
+        self.network, self.arch, self.ins_per = network, arch, ins_per
+        self._graphs: Dict[Tuple[int, ...], Tuple[nn.Variable, ...]] = {}
+
+    def translate(self, picture: np.ndarray, masks: np.ndarray) -> Translated:
+        """Translate the instances of one picture, in the order given.
+
+        `picture` (3, H, W) and `masks` (N, H, W) are in [-1, 1]; the result has the same shapes. Without an instance
+        the picture comes back as it is. Sizes that are not multiples of 4 are padded by reflection and cropped back.
+        """
+        height, width = picture.shape[1:]
+        margin = ((0, 0), (0, -height % 4), (0, -width % 4))
+        padded = np.pad(picture, margin, mode="reflect"), np.pad(masks, margin, mode="reflect")
+        progress = SequentialTranslation([padded[0]], [padded[1]], self.ins_per)
+        while progress.remaining:
+            batch = progress.mini_batch()
+            y, b = self._generate(batch.pictures, batch.masks, batch.membership)
+            progress.advance(y, b, batch.membership)
+        return progress.pictures[0][:, :height, :width], progress.translated[0][:, :height, :width]
+
+    def _generate(self, x: np.ndarray, a: np.ndarray, membership: np.ndarray) -> Translated:
+        key = x.shape + a.shape
+        if key not in self._graphs:
+            inputs = [nn.Variable(v.shape) for v in (x, a, membership)]
+            with nn.parameter_scope(self.network):
+                outputs = generator(*inputs, self.arch, INFERENCE)
+            for v in outputs:
+                v.persistent = True
+            self._graphs = {key: (*inputs, *outputs)}
+        x_in, a_in, membership_in, y, b = self._graphs[key]
+        x_in.d, a_in.d, membership_in.d = x, a, membership
+        nn.forward_all([y, b], clear_buffer=True)
+        return y.d.copy(), b.d.copy()
+
+
+class Results:
+    """The output folder: pictures, masks, and a page over everything that was ever translated into it."""
+
+    def __init__(self, folder: str | Path, overwrite: bool) -> None:
+        self.folder = Path(folder)
+        self.overwrite = overwrite
+        self._record = self.folder / "translations.json"
+        self.rows: Dict[str, Dict] = json.loads(self._record.read_text("utf-8")) if self._record.exists() else {}
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Raise UserError where a picture would be overwritten without having been asked."""
+        taken = [item.name for item in items if (self.folder / "images" / f"{item.name}.png").exists()]
+        if taken and not self.overwrite:
+            raise UserError(
+                f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite to replace it"
+            )
+
+    def add(self, item: Item, before: Translated, after: Translated, numbers: Sequence[int], title: str) -> None:
+        """Write one translated picture, and its masks under the numbers of the input's masks."""
+        for old in (self.folder / "masks").glob("*.png"):
+            if old.stem.rpartition("_")[0] == item.name:
+                old.unlink()
+        write, name = pictures.write_png, f"{item.name}.png"
+        write(self.folder / "images" / name, pictures.to_picture(after[0]))
+        for number, mask in zip(numbers, after[1]):
+            write(self.folder / "masks" / f"{item.name}_{number}.png", pictures.to_picture(mask))
+        write(self.folder / "inputs" / name, pictures.to_picture(before[0]))
+        write(self.folder / "page" / f"before_{name}", pictures.colour_masks(before[1]))
+        write(self.folder / "page" / f"after_{name}", pictures.colour_masks(after[1]))
+        cells = (("input", f"inputs/{name}"), ("its masks", f"page/before_{name}"))
+        cells += (("translated", f"images/{name}"), ("translated masks", f"page/after_{name}"))
+        self.rows[item.name] = {"title": title, "cells": cells}
+
+    def write_page(self) -> None:
+        """Write index.html over all the rows so far."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(self._record, json.dumps(self.rows, indent=1))
+        rows = [gallery.Row(row["title"], row["cells"]) for _, row in sorted(self.rows.items())]
+        section = gallery.Section(f"{len(rows)} pictures", "", rows)
+        gallery.write_page(self.folder / "index.html", "InstaGAN: translated pictures", [section])
+
+
+def main() -> int:
+    """Run the command line; the exit code is 1 where a picture could not be translated."""
+    args = translate_args(__doc__)
+    items = find_items(args)
+    results = Results(args.output, args.overwrite)
+    results.check(items)
+    print(set_context(args.context, args.device_id))
+    translator, size = load_translator(args)
+    rng = np.random.default_rng(args.seed)
+    failures: List[str] = []
+    for item in tqdm(items, desc=f"translating {args.direction}", unit="picture", disable=len(items) == 1):
+        try:
+            translate_item(item, translator, size, args, rng, results)
+        except UserError as error:
+            failures.append(str(error))
+    results.write_page()
+    print(f"{len(items) - len(failures)} of {len(items)} pictures translated; open {results.folder / 'index.html'}")
+    for failure in failures:
+        print(f"not translated: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def find_items(args: argparse.Namespace) -> List[Item]:
+    """The pictures that the command line asks for: one with its masks, a folder of them, or a data set's domain."""
+    if args.image is None:
+        return pictures.find_items(args.dataroot, args.phase, args.direction[0])
+    image = Path(args.image)
+    if image.is_dir():
+        folder = Path(args.masks[0]) if args.masks else image.with_name(image.name + "_seg")
+        if len(args.masks) > 1 or not folder.is_dir():
+            raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is the folder of its masks")
+        return pictures.find_pictures(image, folder)
+    if not image.is_file():
+        raise UserError(f"no file or folder {image} (--image)")
+    for mask in args.masks:
+        if not Path(mask).is_file():
+            raise UserError(f"no file {mask} (--masks)")
+    return [Item(image.stem, image, _numbered(image.stem, list(map(Path, args.masks))))]
+
+
+def _numbered(name: str, masks: List[Path]) -> Dict[int, Path]:
+    """Masks by the number in NAME_{i}.png, or in the order given where they are called something else."""
+    found = [re.fullmatch(re.escape(name) + r"_(\d+)", mask.stem) for mask in masks]
+    numbers = [int(match[1]) for match in found if match]
+    return dict(zip(numbers if len(set(numbers)) == len(masks) else range(len(masks)), masks))
+
+
+def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, int]]:
+    """Load the model; the translator of the direction asked for, and the (height, width) to work at."""
+    path = model_file.find_model(args.model)
+    parameters, config = model_file.load_model(path)
+    network = GENERATORS[args.direction]
+    if network not in config["networks"]:
+        raise UserError(f"{path} has no generator for {args.direction}; it holds {', '.join(config['networks'])}")
+    size = (args.fineSizeH or config.get("fineSizeH"), args.fineSizeW or config.get("fineSizeW"))
+    if None in size:
+        raise UserError(f"{path} does not say what size it was trained at; give --fineSizeH and --fineSizeW")
+    arch = model_file.architecture_of(config)
+    create_parameters(arch, np.random.RandomState(0), [network])
+    model_file.set_parameters(parameters, [network], path)
+    args.set_order = args.set_order or config["set_order"]
+    print(f"model: {path}, {args.direction} at {size[0]}x{size[1]} (height x width)")
+    return Translator(network, arch, args.ins_per or config["ins_per"]), size
+
+
+def translate_item(
+    item: Item,
+    translator: Translator,
+    size: Tuple[int, int],
+    args: argparse.Namespace,
+    rng: np.random.Generator,
+    results: Results,
+) -> None:
+    """Translate one picture's instances and put the result into `results`; says what was left alone and why."""
+    picture = pictures.to_network(pictures.read_picture(item.image, size))
+    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), size))
+    chosen = instances.select(masks, args.ins_max, args.set_order, rng)
+    numbers = [list(item.masks)[i] for i in chosen]
+    if not numbers:
+        tqdm.write(f"{item.name}: no instance ({len(masks)} masks, all empty); the picture is left as it is")
+    elif len(numbers) < len(masks):
+        others = [
+            f"{item.name}_{n} ({'empty' if empty else 'beyond --ins-max'})"
+            for n, empty in zip(item.masks, instances.areas(masks) == 0)
+            if n not in numbers
+        ]
+        tqdm.write(f"{item.name}: left alone: {', '.join(others)}")
+    after = translator.translate(picture, masks[chosen])
+    results.add(item, (picture, masks), after, numbers, f"{item.name} ({args.direction}, {len(numbers)} instances)")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a two-domain data set with masks from Clothing Co-Parsing (CCP).
+
+    git clone https://github.com/bearpaw/clothing-co-parsing datasets/clothing-co-parsing
+    python datasets/generate_ccp_dataset.py --cat1 jeans --cat2 skirt
+    python datasets/generate_ccp_dataset.py --cat1 pants --cat2 skirt --holdout 0 --save_root datasets/pants2skirt_ccp
+
+What is written, for each domain (A shows --cat1, B shows --cat2):
+
+    trainA/0001.jpg  trainA_seg/0001_0.png    pictures annotated pixel by pixel, each with one mask (white = category)
+    testA/0007.jpg   testA_seg/0007_0.png     the share of them that --holdout keeps away from training
+    valA/1005.jpg    valA_seg/ (empty)        pictures of which only a list of categories is known
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import shlex
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterable, TypeVar
+
+import numpy as np
+import scipy.io
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from new_folder import new_folder
+
+from errors import UserError, run_main
+
+URL = "https://github.com/bearpaw/clothing-co-parsing"
+PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")
+END_OF_JPEG = b"\xff\xd9"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the data set to be: its number in CCP and, for each domain ("A", "B") it belongs to, its mask.
+
+    `masks` holds PNG files as bytes (some kB each), or None where only the category is known. `shape` is the (H, W)
+    of the annotation, None where there is none.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    masks: dict[str, bytes | None]
+
+
+def generate(
+    data_root: str | Path,
+    save_root: str | Path,
+    cat1: str = "jeans",
+    cat2: str = "skirt",
+    holdout: float = 0.1,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, int]:
+    """Write the data set of categories `cat1` (A) and `cat2` (B) to `save_root`; the module docstring has its layout.
+
+    `holdout`, in [0, 1), is the share of each domain's pixel-annotated pictures that goes to `test`; at 0 there is no
+    `test`. The same `seed` and categories, in either order, give the same split.
+
+    Returns the number of files in each folder. Raises UserError for unknown or equal categories, a holdout out of
+    range, missing, broken or contradictory files in `data_root`, or a `save_root` that may not be replaced.
+    """
+    data_root = Path(data_root)
+    check_data_root(data_root)
+    wanted = find_categories(read_labels(data_root), cat1, cat2)
+    if not 0 <= holdout < 1:
+        raise UserError(f"--holdout {holdout} is not a share; give a number from 0 up to, not including, 1")
+    warn_of_photos_without_annotation(data_root)
+    with new_folder(save_root, overwrite) as folder:
+        annotated, listed = read_annotations(data_root, wanted)
+        members = {domain: {picture.name for picture in annotated if domain in picture.masks} for domain in "AB"}
+        for domain, category in (("A", cat1), ("B", cat2)):
+            if not members[domain]:
+                raise UserError(f"no pixel-level annotation in {data_root} shows {category!r}; choose another category")
+        held_out = choose_held_out(members["A"], members["B"], holdout, seed)
+        phases = {"train": [picture for picture in annotated if picture.name not in held_out], "val": listed}
+        if holdout > 0:
+            phases["test"] = [picture for picture in annotated if picture.name in held_out]
+        write_pictures(data_root, folder, phases)
+        return {entry.name: sum(1 for _ in entry.iterdir()) for entry in sorted(folder.iterdir())}
+
+
+def check_data_root(data_root: Path) -> None:
+    """Raise UserError, with the command that fetches CCP, unless `data_root` has all the parts of it that are read."""
+    clone = f"git clone {URL} {shlex.quote(str(data_root))}"
+    if not data_root.is_dir():
+        raise UserError(f"{data_root} is not there; get it with: {clone}")
+    for part in (PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL, Path("label_list.mat")):
+        if not (data_root / part).exists():
+            raise UserError(f"{data_root / part} is missing; give CCP as --data_root, or get it anew with: {clone}")
+
+
+def warn_of_photos_without_annotation(data_root: Path) -> None:
+    """Name on standard error the photos that no annotation speaks of: in a complete CCP every photo has one."""
+    annotated = {path.stem for level in (PIXEL_LEVEL, IMAGE_LEVEL) for path in (data_root / level).glob("*.mat")}
+    bare = sorted({path.stem for path in (data_root / PHOTOS).glob("*.jpg")} - annotated)
+    if bare:
+        names = ", ".join(f"{name}.mat" for name in bare[:5]) + (", …" if len(bare) > 5 else "")
+        print(
+            f"warning: {len(bare)} photos are left out, their annotations are missing in "
+            f"{data_root / PIXEL_LEVEL} and {data_root / IMAGE_LEVEL}: {names}",
+            file=sys.stderr,
+        )
+
+
+def read_mat(path: Path, key: str) -> np.ndarray:
+    """Read one variable of a MATLAB file. Raises UserError that names the file if it is broken or has no such one."""
+    try:
+        return scipy.io.loadmat(str(path), variable_names=[key])[key]
+    except KeyError:
+        raise UserError(f"{path} holds no {key!r}; get the file anew from {URL}") from None
+    except Exception as error:  # on damaged bytes SciPy raises anything from TypeError to zlib.error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}); get the file anew from {URL}") from error
+
+
+def read_labels(data_root: Path) -> list[str]:
+    """Return CCP's category names; the place of a name in the list is its label id in the annotations."""
+    path = data_root / "label_list.mat"
+    labels = read_mat(path, "label_list")
+    try:
+        return [str(np.ravel(label)[0]) for label in labels.ravel()]
+    except IndexError:
+        raise UserError(f"{path} is no list of names; get the file anew from {URL}") from None
+
+
+def find_categories(labels: list[str], cat1: str, cat2: str) -> dict[str, int]:
+    """Return the label ids of the two domains, {"A": id of cat1, "B": id of cat2}; UserError unless known, unlike."""
+    for category in (cat1, cat2):
+        if category not in labels:
+            raise UserError(f"CCP has no category {category!r}; it has: {', '.join(labels)}")
+    if cat1 == cat2:
+        raise UserError(f"--cat1 and --cat2 are both {cat1!r}; give two different categories")
+    return {"A": labels.index(cat1), "B": labels.index(cat2)}
+
+
+def read_annotations(data_root: Path, wanted: dict[str, int]) -> tuple[list[Picture], list[Picture]]:
+    """Return the pictures that show a wanted label id: those annotated pixel by pixel, and those with a mere list.
+
+    Each file is read once for both domains.
+    """
+    jobs = [(read_masks, path) for path in sorted((data_root / PIXEL_LEVEL).glob("*.mat"))]
+    first_listed = len(jobs)
+    jobs += [(read_tags, path) for path in sorted((data_root / IMAGE_LEVEL).glob("*.mat"))]
+    pictures = in_parallel(lambda job: job[0](job[1], wanted), jobs, "annotations")
+    annotated, listed = pictures[:first_listed], pictures[first_listed:]
+    return [picture for picture in annotated if picture.masks], [picture for picture in listed if picture.masks]
+
+
+def read_masks(path: Path, wanted: dict[str, int]) -> Picture:
+    """Return the picture that a pixel-level annotation, an (H, W) array of label ids, describes."""
+    truth = read_mat(path, "groundtruth")
+    if truth.ndim != 2 or truth.dtype.kind not in "ui" or truth.size == 0:
+        raise UserError(f"{path} holds no (H, W) array of label ids; get the file anew from {URL}")
+    masks = {}
+    for domain, label in wanted.items():
+        inside = truth == label
+        if inside.any():
+            masks[domain] = encode_mask(inside)
+    return Picture(path.stem, truth.shape, masks)
+
+
+def encode_mask(inside: np.ndarray) -> bytes:
+    """Return an (H, W) array of booleans as the bytes of an 8-bit grey PNG, 255 where True."""
+    buffer = io.BytesIO()
+    # Level 1 takes a third of the time of the default, and masks come out at some kB either way.
+    Image.fromarray(inside.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def read_tags(path: Path, wanted: dict[str, int]) -> Picture:
+    """Return the picture that an image-level annotation, a row of label ids, describes."""
+    tags = read_mat(path, "tags")
+    return Picture(path.stem, None, {domain: None for domain, label in wanted.items() if np.any(tags == label)})
+
+
+def choose_held_out(names_a: set[str], names_b: set[str], holdout: float, seed: int) -> set[str]:
+    """Choose the pictures kept away from training in both domains, from the names of those in A and those in B.
+
+    Each domain gives the rounded share `holdout` of its pictures, but at least one where it has two, and never its
+    last. Which ones depends on `seed` and their names alone, and not on which domain is called A.
+    """
+    shared, only_a, only_b = names_a & names_b, names_a - names_b, names_b - names_a
+    from_a, from_b = share_of(len(names_a), holdout), share_of(len(names_b), holdout)
+    # Shared pictures count for both domains, so their number must leave each a rest it can fill with its own.
+    at_least = max(0, from_a - len(only_a), from_b - len(only_b))
+    at_most = min(len(shared), from_a, from_b)
+    from_shared = min(max(round(holdout * len(shared)), at_least), at_most)
+    chosen: set[str] = set()
+    for names, count in ((shared, from_shared), (only_a, from_a - from_shared), (only_b, from_b - from_shared)):
+        chosen.update(sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:count])
+    return chosen
+
+
+def share_of(total: int, holdout: float) -> int:
+    """Return how many of `total` pictures are held out: the rounded share, at least one of two, and never all."""
+    if holdout == 0 or total < 2:
+        return 0
+    return min(max(int(holdout * total + 0.5), 1), total - 1)
+
+
+def write_pictures(data_root: Path, folder: Path, phases: dict[str, list[Picture]]) -> None:
+    """Write photos and masks of every phase under `folder`."""
+    for phase in phases:
+        for domain in "AB":
+            (folder / f"{phase}{domain}").mkdir()
+            (folder / f"{phase}{domain}_seg").mkdir()
+    jobs = [(phase, picture) for phase, pictures in phases.items() for picture in pictures]
+    in_parallel(lambda job: write_picture(data_root, folder, *job), jobs, "pictures")
+
+
+def write_picture(data_root: Path, folder: Path, phase: str, picture: Picture) -> None:
+    """Copy a picture's photo byte for byte to the domains it belongs to, and put its masks beside it."""
+    photo = read_photo(data_root / PHOTOS / f"{picture.name}.jpg", picture.shape)
+    for domain, mask in picture.masks.items():
+        (folder / f"{phase}{domain}" / f"{picture.name}.jpg").write_bytes(photo)
+        if mask is not None:
+            (folder / f"{phase}{domain}_seg" / f"{picture.name}_0.png").write_bytes(mask)
+
+
+def read_photo(path: Path, shape: tuple[int, ...] | None) -> bytes:
+    """Return the bytes of a JPEG. Raises UserError unless it is whole and, where `shape` is given, of that (H, W)."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as photo:
+            width, height = photo.size
+            if not content.endswith(END_OF_JPEG):
+                photo.load()  # slow, so only for a file that may be cut short: this raises if it is
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing, but has an annotation; get the file anew from {URL}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no whole JPEG ({reason}); get the file anew from {URL}") from error
+    if shape is not None and shape != (height, width):
+        raise UserError(
+            f"{path} is {width}x{height}, but its annotation {PIXEL_LEVEL / path.stem}.mat is {shape[1]}x{shape[0]}; "
+            f"get both anew from {URL}"
+        )
+    return content
+
+
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], description: str) -> list[Result]:
+    """Return `function` of every item, in order, with a progress bar; the first exception ends the work."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            # disable=None: no bar in a log file or pipe
+            return [future.result() for future in tqdm(futures, desc=description, unit="file", disable=None)]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; --save_root follows from the categories if it is not given."""
+    parser = argparse.ArgumentParser(
+        description="Make a two-domain data set with masks from Clothing Co-Parsing (CCP).",
+        epilog=f"Get CCP with: git clone {URL} datasets/clothing-co-parsing",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data_root", default="datasets/clothing-co-parsing", help="the folder that CCP was cloned to")
+    add(
+        "--save_root",
+        default=argparse.SUPPRESS,
+        help="the folder to make, for train.py --dataroot (default: from the categories, datasets/jeans2skirt_ccp)",
+    )
+    add("--cat1", default="jeans", help="what domain A shows; an unknown name makes the program list the 59 known")
+    add("--cat2", default="skirt", help="what domain B shows; pictures that show both go into both domains")
+    add("--holdout", type=float, default=0.1, help="share of the pictures with masks kept for test; 0 keeps none")
+    add("--seed", type=int, default=0, help="decides which pictures are held out; the same seed, the same split")
+    add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
+    arguments = parser.parse_args()
+    if not hasattr(arguments, "save_root"):
+        arguments.save_root = f"datasets/{arguments.cat1}2{arguments.cat2}_ccp"
+    return arguments
+
+
+def main() -> None:
+    """Make the data set, print what is in it and the command that comes next."""
+    arguments = parse_arguments()
+    counts = generate(**vars(arguments))
+    print(f"{arguments.save_root}: A is {arguments.cat1}, B is {arguments.cat2}")
+    for phase in ("train", "test", "val"):
+        for domain in "AB":
+            if f"{phase}{domain}" in counts:
+                pictures, masks = counts[f"{phase}{domain}"], counts[f"{phase}{domain}_seg"]
+                print(f"  {phase}{domain:4} {pictures:5} pictures, {masks:5} masks")
+    print(f"next: python train.py --dataroot {shlex.quote(str(arguments.save_root))}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder that is there whole or not at all.
+
+    with new_folder("datasets/circle2square", overwrite=False) as folder:
+        ...  # write into `folder`; it takes its final name when this block ends well
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: two runs at once into one folder go unnoticed there
+    fcntl = None
+
+PART_OF_A_DATA_SET = re.compile(r"\w+[AB](_seg)?(\.json)?")
+
+
+@contextmanager
+def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Build the data set folder `target` in a hidden sibling, `.NAME.part`, renamed only when the block ends well.
+
+    A block that raises, Ctrl-C included, leaves `target` as it was and no hidden sibling. A killed run leaves its
+    sibling, which the next run removes. With `overwrite` an old data set is replaced, once the new one is whole.
+
+    Yields the folder to write into, which is empty. Raises UserError if `target` is a file, or a folder with something
+    in it that may not be replaced, if another run is making it, or if the block or the renaming raises OSError.
+    """
+    final = Path(target).resolve()
+    part = _sibling(final, "part")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        with _locked(part):
+            try:
+                _recover(final)
+                _check_free(final, target, overwrite)
+                _clear(part)
+                yield part
+                _put_in_place(part, final, target, overwrite)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise UserError(f"{target} was not made: {error}; mend that or choose another --save_root") from error
+
+
+def _sibling(final: Path, suffix: str) -> Path:
+    if not final.name:
+        raise UserError(f"{final} cannot be a data set folder; choose another --save_root")
+    return final.with_name(f".{final.name}.{suffix}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` against other runs. The lock dies with the process, so a killed run blocks nobody."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing {folder}; wait for it or choose another --save_root") from None
+        except OSError:
+            pass  # some network file systems cannot lock a folder; that is no reason to refuse them
+        yield
+    finally:
+        os.close(handle)
+
+
+def _recover(final: Path) -> None:
+    """Finish what a run killed in the middle of `_put_in_place` left undone."""
+    old = _sibling(final, "old")
+    if old.exists() and final.exists():
+        shutil.rmtree(old)
+    elif old.exists():
+        old.rename(final)
+
+
+def _check_free(final: Path, target: str | Path, overwrite: bool) -> None:
+    if final.exists() and not final.is_dir():
+        raise UserError(f"{target} is a file; choose another --save_root")
+    entries = sorted(entry.name for entry in final.iterdir()) if final.exists() else []
+    if entries and not overwrite:
+        raise UserError(f"{target} exists; replace it with --overwrite or choose another --save_root")
+    # --overwrite with a mistyped path must not cost anyone a folder of something else.
+    for name in entries:
+        if not PART_OF_A_DATA_SET.fullmatch(name):
+            raise UserError(
+                f"{target} holds {name!r}, which is no part of a data set and --overwrite would delete; "
+                "move it away or choose another --save_root"
+            )
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _put_in_place(part: Path, final: Path, target: str | Path, overwrite: bool) -> None:
+    _check_free(final, target, overwrite)  # again: it may have come into being while the new one was made
+    old = _sibling(final, "old")
+    if final.exists():
+        final.rename(old)
+    try:
+        part.rename(final)
+    except BaseException:
+        if old.exists():
+            old.rename(final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -57,7 +57,9 @@ def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], floa
             value = float("nan")
         if not (0 <= value if zero else 0 < value) or not value < below:
             bound = "at least 0" if zero else "above 0"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2)))
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2))
+            )
         return value
 
     return parse
@@ -145,7 +147,12 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     add("--batch-size", "-b", type=whole(1), default=1, help="pictures of each domain in one iteration")
     add("--max-epoch", "-e", type=whole(1), default=600, help="epochs to train; one sees the larger domain once")
     add("--max-iter", type=whole(1), default=None, help="stop after this many iterations, if that is sooner")
-    add("--lr-decay-start-epoch", type=whole(0), default=400, help="from here learning rates fall linearly to zero at --max-epoch")  # fmt: skip
+    add(
+        "--lr-decay-start-epoch",
+        type=whole(0),
+        default=400,
+        help="from here learning rates fall linearly to zero at --max-epoch",
+    )
     add("--learning-rate_G", type=real(), default=2e-4, help="learning rate of the generators' Adam")
     add("--learning-rate_D", type=real(), default=2e-4, help="learning rate of the discriminators' Adam")
     add("--beta1", type=real(below=1), default=0.5, help="Adam's decay of the first moment")
@@ -154,7 +161,12 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     add("--lambda-idt", type=real(), default=10.0, help="weight of the identity mapping loss")
     add("--lambda-ctx", type=real(), default=10.0, help="weight of the context preserving loss")
     add("--pool-size", type=whole(0), default=50, help="earlier translations kept to show to the discriminators")
-    add("--seed", type=whole(0), default=0, help="fixes weights, order, crops and flips; on a CPU the same run again gives the same bytes")  # fmt: skip
+    add(
+        "--seed",
+        type=whole(0),
+        default=0,
+        help="fixes weights, order, crops and flips; on a CPU the same run again gives the same bytes",
+    )
     add("--pretrained", default=None, help="start from the parameters of this .h5 (of train.py or convert_pytorch.py)")
     add("--resume", action="store_true", help="go on with the run in --monitor-path; other arguments are as they were")
 
@@ -182,7 +194,12 @@ def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:
     add("--dataroot", default=None, help="data set folder; translates PHASE{A,B} of it")
     add("--phase", default="test", help="which pictures of the data set: train, test, val, sample, ...")
     add("--image", default=None, help="one picture, or a folder of pictures")
-    add("--masks", nargs="+", default=[], help="masks of the picture; for a folder, the folder with NAME_{i}.png (default: FOLDER_seg)")  # fmt: skip
+    add(
+        "--masks",
+        nargs="+",
+        default=[],
+        help="masks of the picture; for a folder, the folder with NAME_{i}.png (default: FOLDER_seg)",
+    )
     add("--output", default="results", help="folder for images, masks and index.html")
     add("--overwrite", action="store_true", help="replace pictures that are already in --output")
 
@@ -213,6 +230,8 @@ def _check_sizes(args: argparse.Namespace) -> None:
         fine, load = getattr(args, f"fineSize{side}"), getattr(args, f"loadSize{side}")
         if fine % 4 or fine < least:
             near = max(least, (fine + 2) // 4 * 4)
-            raise UserError(f"--fineSize{side} {fine} must be a multiple of 4 and at least {least}; the nearest is {near}")
+            raise UserError(
+                f"--fineSize{side} {fine} must be a multiple of 4 and at least {least}; the nearest is {near}"
+            )
         if fine > load:
             raise UserError(f"--fineSize{side} {fine} is larger than --loadSize{side} {load}; the crop must fit in")

@@ -121,5 +121,3 @@ def _read_series(path: Path) -> np.ndarray:
     if not path.exists() or os.path.getsize(path) == 0:
         return np.zeros((0, 2))
     return np.loadtxt(path, ndmin=2)
-
-

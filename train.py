@@ -346,7 +346,7 @@ def main() -> None:
         run.start_from(args.pretrained)
     atomic.write_text(run.folder / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
     counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
-    print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; iteration {run.iteration} of {run.last_iteration}")
+    print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; from {run.iteration} to {run.last_iteration}")
     run.train()
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
 
@@ -372,15 +372,16 @@ def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]
     if not Path(args.dataroot).is_dir():
         raise UserError(
             f"no data set at {args.dataroot}; make it with 'git clone https://github.com/bearpaw/clothing-co-parsing "
-            "datasets/clothing-co-parsing' and 'python datasets/generate_ccp_dataset.py', or make the embedded one with "
-            "'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
-            "--loadSizeH 72 --loadSizeW 72 --fineSizeH 64 --fineSizeW 64"
+            "datasets/clothing-co-parsing' and 'python datasets/generate_ccp_dataset.py', or make the embedded one "
+            "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
+            "--loadSizeH 70 --loadSizeW 70 --fineSizeH 64 --fineSizeW 64"
         )
     items = pictures.find_items(args.dataroot, "train", letter)
     usable = [item for item in items if item.masks]
     if not usable:
         raise UserError(
-            f"no picture in {args.dataroot}/train{letter} has a mask; they belong into train{letter}_seg as NAME_0.png, ..."
+            f"no picture in {args.dataroot}/train{letter} has a mask; masks belong into train{letter}_seg, "
+            "as NAME_0.png, NAME_1.png, ..."
         )
     if len(usable) < len(items):
         print(f"train{letter}: {len(items) - len(usable)} of {len(items)} pictures have no mask and are left out")

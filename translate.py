@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translate pictures with a trained model, instance by instance.
 
-    python translate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test --direction AtoB
-    python translate.py --model tmp.monitor --image photo.jpg --masks photo_0.png photo_1.png --direction BtoA
-    python translate.py --model tmp.monitor --image photos --masks photos_seg --direction AtoB --output results
+python translate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test --direction AtoB
+python translate.py --model tmp.monitor --image photo.jpg --masks photo_0.png photo_1.png --direction BtoA
+python translate.py --model tmp.monitor --image photos --masks photos_seg --direction AtoB --output results
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class Results:
         """Raise UserError where a picture would be overwritten without having been asked."""
         taken = [item.name for item in items if (self.folder / "images" / f"{item.name}.png").exists()]
         if taken and not self.overwrite:
-            raise UserError(
-                f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite to replace it"
-            )
+            raise UserError(f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite")
 
     def add(self, item: Item, before: Translated, after: Translated, numbers: Sequence[int], title: str) -> None:
         """Write one translated picture, and its masks under the numbers of the input's masks."""
@@ -147,7 +145,7 @@ def find_items(args: argparse.Namespace) -> List[Item]:
     if image.is_dir():
         folder = Path(args.masks[0]) if args.masks else image.with_name(image.name + "_seg")
         if len(args.masks) > 1 or not folder.is_dir():
-            raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is the folder of its masks")
+            raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is that of its masks")
         return pictures.find_pictures(image, folder)
     if not image.is_file():
         raise UserError(f"no file or folder {image} (--image)")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way in one go, on a small scale: make a data set, train on it, translate pictures it has not seen.
+
+    python demo.py                       # or: make demo
+    python demo.py --minutes 20          # a better model
+
+The data set, the run and the results are left in `demo/`, to be looked at through `demo/index.html`. Each step is a
+command that is printed before it runs, and can be typed as well.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, List
+
+import numpy as np
+
+import gallery
+from args import Parser, real
+from errors import UserError, run_main
+from monitors import draw_curves
+
+PICTURES = 100
+SIZE = 64
+MODEL = f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 16 --ndf 16 --n-blocks 4"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="where to compute")
+    parser.add_argument("--minutes", type=real(zero=False), default=3.0, help="how long to train, about")
+    parser.add_argument("--output", default="demo", help="folder for everything; an earlier demo in it is replaced")
+    args = parser.parse_args()
+    start, folder = time.time(), Path(args.output)
+    clear(folder)
+    data, run = folder / "circle2square", folder / "run"
+    step(f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} --train {PICTURES} --test 12")
+    model = f"{MODEL} --context {args.context}"
+    epochs = max(1, round(args.minutes * 60 / seconds_per_iteration(data, model) / PICTURES))
+    schedule = f"--max-epoch {epochs} --lr-decay-start-epoch {epochs // 2} --save-interval {epochs} --log-step 10"
+    step(f"train.py --dataroot {data} --monitor-path {run} {model} {schedule}")
+    for direction in ("AtoB", "BtoA"):
+        where = f"--dataroot {data} --phase test --direction {direction} --output {folder / direction}"
+        step(f"translate.py --model {run} {where} --context {args.context}")
+    write_page(folder, run, epochs, time.time() - start)
+    print(f"done in {time.time() - start:.0f} s: open {folder / 'index.html'}")
+
+
+def clear(folder: Path) -> None:
+    """Remove an earlier demo, and nothing else. Raises UserError where the folder holds other things."""
+    ours = {"circle2square", "run", "AtoB", "BtoA", "index.html"}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in ours)
+    if others:
+        raise UserError(f"{folder} holds {others[0]}, which is not the demo's; give another --output")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def step(command: str) -> None:
+    """Show a command and run it. Raises UserError where it fails; it has said why."""
+    print(f"\n$ python {command}", flush=True)
+    if subprocess.run([sys.executable, *shlex.split(command)]).returncode:
+        raise UserError("the demo stops because the command above failed")
+
+
+def seconds_per_iteration(data: Path, model: str) -> float:
+    """Train for a few iterations, thrown away, to see how fast this machine is."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = f"train.py --dataroot {data} --monitor-path {folder} {model} --max-iter 16 --log-step 4"
+        trial = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True)
+        if trial.returncode:
+            raise UserError("a trial training failed: " + trial.stderr.strip().splitlines()[-1])
+        return float(np.loadtxt(Path(folder) / "Training_time.timer.txt")[1:, 1].mean() / 4)
+
+
+def write_page(folder: Path, run: Path, epochs: int, seconds: float) -> None:
+    """Write index.html: held-out pictures in both directions, how training went, and the losses."""
+    text = (
+        f"Trained for {epochs * PICTURES} iterations; everything took {seconds / 60:.1f} minutes. No picture below was seen in "
+        "training, and nothing was picked: these are all the held-out pictures. The background should stay as it is."
+    )
+    sections = [
+        gallery.Section("Circles to squares", text, translated_rows(folder, "AtoB")),
+        gallery.Section("Squares to circles", "", translated_rows(folder, "BtoA")),
+    ]
+    samples = [
+        (f"epoch {int(path.stem.split('_')[1])}", f"run/{path.name}") for path in sorted(run.glob("sample_*.png"))
+    ]
+    shown = [samples[i] for i in sorted(set(np.linspace(0, len(samples) - 1, min(6, len(samples))).astype(int)))]
+    text = "Always the same pictures. From left to right: input, its masks, translation, its masks; then the other way."
+    sections.append(gallery.Section("How it learned", text, [gallery.Row("", shown)], wide=True))
+    curves = [("", f"run/{name}") for name in draw_curves(run)]
+    sections.append(gallery.Section("Losses", "", [gallery.Row("", curves)], wide=True))
+    gallery.write_page(folder / "index.html", "InstaGAN: circles and squares", sections)
+
+
+def translated_rows(folder: Path, direction: str) -> List[gallery.Row]:
+    """The rows of one direction's results, seen from the demo's folder."""
+    record: Dict[str, Dict] = json.loads((folder / direction / "translations.json").read_text(encoding="utf-8"))
+    return [
+        gallery.Row(row["title"], [(caption, f"{direction}/{path}") for caption, path in row["cells"]])
+        for _, row in sorted(record.items())
+    ]
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Sequence
 
 from errors import UserError
+
 from models import Architecture, smallest_size
 
 # what a resumed run may not change: the model, the data, and the course of the training

@@ -13,10 +13,11 @@ import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+from errors import UserError
+
 import numpy as np
 
 import atomic
-from errors import UserError
 
 Arrays = Dict[str, np.ndarray]
 State = Dict[str, Any]

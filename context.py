@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import importlib
 
-import nnabla as nn
-from nnabla.ext_utils import get_extension_context
-from nnabla.logger import logger
-
 from errors import UserError
 
-# "Initializing CPU extension..." and its like are not for the user
-logger.setLevel("WARNING")
+import nnabla as nn
+from nnabla.ext_utils import get_extension_context
 
 
 def set_context(name: str, device_id: str = "0", type_config: str = "float") -> str:

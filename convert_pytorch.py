@@ -17,9 +17,11 @@ import sys
 from pathlib import Path
 from typing import Dict, Sequence, Tuple
 
+from errors import UserError, run_main
+
 import numpy as np
 
-from errors import UserError, run_main
+from model_file import save_model
 from pth_reader import read_state_dict
 
 # the authors' D_A tells real from fake in domain B, which is y here
@@ -128,9 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = sum(value.size for name, value in converted.items() if not name.endswith("/u"))
         print(f"{path.name}: {NETWORKS[network]}, {weights:,} parameters")
     config = _config(parameters, args)
-    # here, because NNabla takes a second to load and says so: nothing for a mistake on the command line
-    from model_file import save_model
-
     try:
         save_model(output, parameters, config)
     except OSError as error:

@@ -20,11 +20,12 @@ import time
 from pathlib import Path
 from typing import Dict, List
 
+from errors import UserError, run_main
+
 import numpy as np
 
 import gallery
 from args import Parser, real
-from errors import UserError, run_main
 from monitors import draw_curves
 
 PICTURES = 100
@@ -44,13 +45,14 @@ def main() -> None:
     data, run = folder / "circle2square", folder / "run"
     step(f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} --train {PICTURES} --test 12")
     model = f"{MODEL} --context {args.context}"
-    epochs = max(1, round(args.minutes * 60 / seconds_per_iteration(data, model) / PICTURES))
-    schedule = f"--max-epoch {epochs} --lr-decay-start-epoch {epochs // 2} --save-interval {epochs} --log-step 10"
+    iterations = max(10, int(args.minutes * 60 / seconds_per_iteration(data, model)))
+    epochs = -(-iterations // PICTURES)
+    schedule = f"--max-epoch {epochs} --max-iter {iterations} --lr-decay-start-epoch {epochs // 2} --log-step 10"
     step(f"train.py --dataroot {data} --monitor-path {run} {model} {schedule}")
     for direction in ("AtoB", "BtoA"):
         where = f"--dataroot {data} --phase test --direction {direction} --output {folder / direction}"
         step(f"translate.py --model {run} {where} --context {args.context}")
-    write_page(folder, run, epochs, time.time() - start)
+    write_page(folder, run, iterations, time.time() - start)
     print(f"done in {time.time() - start:.0f} s: open {folder / 'index.html'}")
 
 
@@ -80,11 +82,11 @@ def seconds_per_iteration(data: Path, model: str) -> float:
         return float(np.loadtxt(Path(folder) / "Training_time.timer.txt")[1:, 1].mean() / 4)
 
 
-def write_page(folder: Path, run: Path, epochs: int, seconds: float) -> None:
+def write_page(folder: Path, run: Path, iterations: int, seconds: float) -> None:
     """Write index.html: held-out pictures in both directions, how training went, and the losses."""
     text = (
-        f"Trained for {epochs * PICTURES} iterations; everything took {seconds / 60:.1f} minutes. No picture below was seen in "
-        "training, and nothing was picked: these are all the held-out pictures. The background should stay as it is."
+        f"Trained for {iterations} iterations; everything took {seconds / 60:.1f} minutes. No picture below was seen "
+        "in training, and nothing was picked: these are all the held-out pictures. The background should stay as it is."
     )
     sections = [
         gallery.Section("Circles to squares", text, translated_rows(folder, "AtoB")),

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Callable
+
+# NNabla sets up logging when it is imported, so that it and others greet on standard error, among our one line. Done
+# before, this leaves warnings only; so this module is imported before NNabla (pyproject.toml, isort).
+logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
 
 class UserError(Exception):

@@ -8,12 +8,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Dict, Sequence, Tuple
 
+from errors import UserError
+
 import h5py
 import nnabla as nn
 import numpy as np
 
 import atomic
-from errors import UserError
 from models import Architecture
 
 Config = Dict[str, Any]

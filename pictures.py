@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
+from errors import UserError
+
 import numpy as np
 from PIL import Image, ImageOps
 
 import atomic
-from errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))

@@ -25,7 +25,9 @@ class SampleGrid:
     pictures are held-out ones (`test`) where the data set has them, else training pictures, evenly spaced.
     """
 
-    def __init__(self, args: argparse.Namespace, arch: Architecture, training: Dict[str, List[Item]], rows: int = 4):
+    def __init__(
+        self, args: argparse.Namespace, arch: Architecture, training: Dict[str, List[Item]], rows: int = 4
+    ) -> None:
         self.size = (args.fineSizeH, args.fineSizeW)
         self.chosen: List[List[Tuple[np.ndarray, np.ndarray]]] = []
         self.translators = [Translator(network, arch, args.ins_per) for network in GENERATORS.values()]

@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+from errors import UserError, run_main
+
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.solvers as S
@@ -31,7 +33,6 @@ import pictures
 from args import architecture, train_args
 from context import set_context
 from data_source import DataIterator, DomainSource, Sample
-from errors import UserError, run_main
 from image_pool import ImagePool
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
 from models import FROZEN, NETWORKS, create_parameters, discriminator, generator
@@ -262,6 +263,8 @@ class Run:
         self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
         self.iteration = 0
         self.model = InstaGAN(args)
+        for path in (args.monitor_path, args.model_save_path):
+            make_folder(path)
         self.monitors = Monitors(self.folder, args.log_step)
         self.samples = SampleGrid(args, self.model.arch, items)
 
@@ -352,15 +355,18 @@ def main() -> None:
 
 
 def check_folder(args: argparse.Namespace) -> None:
-    """Make the run's folders. Raises UserError where a run is there already and is not to be resumed."""
+    """Raise UserError where a run is in the folder already and is not to be resumed."""
     folder = Path(args.monitor_path)
     if not args.resume and checkpoint.find(folder):
         raise UserError(f"{folder} holds a run; go on with it by --resume, or give another --monitor-path")
-    for path in (folder, Path(args.model_save_path)):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {path}: {error.strerror}; give another --monitor-path") from None
+
+
+def make_folder(path: str) -> None:
+    """Make a folder with its parents. Raises UserError where that cannot be done."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another --monitor-path") from None
 
 
 def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:

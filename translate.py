@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
+from errors import UserError, run_main
+
 import nnabla as nn
 import numpy as np
 from tqdm import tqdm
@@ -26,7 +28,6 @@ import model_file
 import pictures
 from args import translate_args
 from context import set_context
-from errors import UserError, run_main
 from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
 from pictures import Item
 from sequence import SequentialTranslation

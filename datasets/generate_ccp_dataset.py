@@ -33,9 +33,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from new_folder import new_folder
-
 from errors import UserError, run_main
+
+from new_folder import new_folder
 
 URL = "https://github.com/bearpaw/clothing-co-parsing"
 PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")

@@ -33,9 +33,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from new_folder import new_folder
-
 from errors import UserError, run_main
+
+from new_folder import new_folder
 
 # Each says for offsets from the centre, in units of `size`, whether they are inside. y points down.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -15,7 +15,7 @@ import nnabla as nn
 import numpy as np
 
 import atomic
-from models import Architecture
+from models import NETWORKS, Architecture
 
 Config = Dict[str, Any]
 
@@ -53,7 +53,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
-    """Read a model's parameters, name to float32 array, and its .json.
+    """Read a model's parameters, name to float32 array, and its .json with at least `networks` and the architecture.
 
     Raises:
         UserError: where either file is missing or is not what it should be.
@@ -69,6 +69,8 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         architecture_of(config)
+        if not set(config["networks"]) <= set(NETWORKS):
+            raise ValueError(f"it names networks other than {', '.join(NETWORKS)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
     return parameters, config

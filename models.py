@@ -70,6 +70,9 @@ def generator(
         picture = _encoder(x, arch, mode)
     with nn.parameter_scope("encoder_mask"):
         mask = _encoder(a, arch, mode)
+    if arch.norm == "instance":
+        # of a constant mask nothing but rounding noise is left, and each normalization blows it up: exactly, it is 0
+        mask = mask * _filled(a)
     scene = F.concatenate(picture, _sum_over_instances(mask, owned), axis=1)
     with nn.parameter_scope("decoder_image"):
         y = _decoder(scene, x.shape[1], arch, mode)
@@ -115,8 +118,8 @@ def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: 
 
 
 def smallest_size(arch: Architecture) -> int:
-    """The smallest height and width, a multiple of 4, for which D has a patch to score."""
-    return max(2**arch.n_layers_D * 3, 12)
+    """The smallest height and width, a multiple of 4, that G can pad and for which D has a patch to score."""
+    return max(-(-(2**arch.n_layers_D * 3) // 4) * 4, 8)
 
 
 def number_of_parameters(parameters: Dict[str, nn.Variable]) -> int:
@@ -126,14 +129,19 @@ def number_of_parameters(parameters: Dict[str, nn.Variable]) -> int:
 
 def _instances(a: nn.Variable, membership: nn.Variable) -> Tuple[nn.Variable, nn.Variable]:
     """Membership (B, M) without empty masks, and (M, 1, 1, 1) with 1 for a mask that is an instance, else 0."""
-    filled = F.reshape(F.greater_scalar(F.max(a, axis=(1, 2, 3)), -1.0), (1, a.shape[0]))
-    # whether a mask is empty is a decision, not something to differentiate
-    filled.need_grad = False
-    owned = membership * filled
+    owned = membership * F.reshape(_filled(a), (1, a.shape[0]))
     first = membership * F.equal_scalar(F.cumsum(membership, axis=1), 1.0)
     owned = owned + first * F.equal_scalar(F.sum(owned, axis=1, keepdims=True), 0.0)
     owned.need_grad = False
     return owned, F.reshape(F.sum(owned, axis=0), (a.shape[0], 1, 1, 1))
+
+
+def _filled(a: nn.Variable) -> nn.Variable:
+    """(M, 1, 1, 1) with 0 for a mask that is empty, -1 everywhere, else 1."""
+    filled = F.reshape(F.greater_scalar(F.max(a, axis=(1, 2, 3)), -1.0), (a.shape[0], 1, 1, 1))
+    # a decision, not something to differentiate
+    filled.need_grad = False
+    return filled
 
 
 def _sum_over_instances(features: nn.Variable, owned: nn.Variable) -> nn.Variable:

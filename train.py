@@ -76,6 +76,7 @@ class InstaGAN:
         self.args, self.arch = args, architecture(args)
         create_parameters(self.arch, np.random.RandomState(args.seed))
         self.solvers = {name: self._solver(name) for name in NETWORKS}
+        self.set_learning_rate(epoch=0)
         self.rng = np.random.default_rng([args.seed, 2])
         self.pools = {domain: ImagePool(args.pool_size, self.rng) for domain in DOMAINS}
         # a graph for each number of pictures, instances and earlier masks that occurs, the last ones used kept
@@ -204,7 +205,7 @@ class InstaGAN:
         return DiscriminatorGraph(y, b, owner, target, loss)
 
     def _solver(self, network: str) -> S.Solver:
-        solver = S.Adam(self.args.learning_rate_G, self.args.beta1, self.args.beta2)
+        solver = S.Adam(beta1=self.args.beta1, beta2=self.args.beta2)
         with nn.parameter_scope(network):
             solver.set_parameters(nn.get_parameters())
         return solver

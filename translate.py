@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -43,7 +44,8 @@ class Translator:
 
     def __init__(self, network: str, arch: Architecture, ins_per: int) -> None:
         self.network, self.arch, self.ins_per = network, arch, ins_per
-        self._graphs: Dict[Tuple[int, ...], Tuple[nn.Variable, ...]] = {}
+        # a graph for each number of instances in a pass; more than one size at a time is rare
+        self._graph = lru_cache(4)(self._build_graph)
 
     def translate(self, picture: np.ndarray, masks: np.ndarray) -> Translated:
         """Translate the instances of one picture, in the order given.
@@ -62,18 +64,19 @@ class Translator:
         return progress.pictures[0][:, :height, :width], progress.translated[0][:, :height, :width]
 
     def _generate(self, x: np.ndarray, a: np.ndarray, membership: np.ndarray) -> Translated:
-        key = x.shape + a.shape
-        if key not in self._graphs:
-            inputs = [nn.Variable(v.shape) for v in (x, a, membership)]
-            with nn.parameter_scope(self.network):
-                outputs = generator(*inputs, self.arch, INFERENCE)
-            for v in outputs:
-                v.persistent = True
-            self._graphs = {key: (*inputs, *outputs)}
-        x_in, a_in, membership_in, y, b = self._graphs[key]
-        x_in.d, a_in.d, membership_in.d = x, a, membership
+        inputs, (y, b) = self._graph(x.shape, a.shape)
+        for variable, value in zip(inputs, (x, a, membership)):
+            variable.d = value
         nn.forward_all([y, b], clear_buffer=True)
         return y.d.copy(), b.d.copy()
+
+    def _build_graph(self, x: Tuple[int, ...], a: Tuple[int, ...]) -> Tuple[List[nn.Variable], List[nn.Variable]]:
+        inputs = [nn.Variable(x), nn.Variable(a), nn.Variable((x[0], a[0]))]
+        with nn.parameter_scope(self.network):
+            outputs = list(generator(*inputs, self.arch, INFERENCE))
+        for variable in outputs:
+            variable.persistent = True
+        return inputs, outputs
 
 
 class Results:
@@ -176,9 +179,9 @@ def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, in
     arch = model_file.architecture_of(config)
     create_parameters(arch, np.random.RandomState(0), [network])
     model_file.set_parameters(parameters, [network], path)
-    args.set_order = args.set_order or config["set_order"]
+    args.set_order = args.set_order or config.get("set_order", "decreasing")
     print(f"model: {path}, {args.direction} at {size[0]}x{size[1]} (height x width)")
-    return Translator(network, arch, args.ins_per or config["ins_per"]), size
+    return Translator(network, arch, args.ins_per or config.get("ins_per", 2)), size
 
 
 def translate_item(

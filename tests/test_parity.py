@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same model as the authors': outputs, losses and command lines against what their PyTorch code computed."""
+
+from __future__ import annotations
+
+import nnabla as nn
+import numpy as np
+import pytest
+from PIL import Image
+
+import instances
+import pictures
+from args import train_args
+from data_source import Sample
+from models import (
+    GENERATORS,
+    INFERENCE,
+    Architecture,
+    create_parameters,
+    discriminator,
+    generator,
+    number_of_parameters,
+)
+from train import InstaGAN
+from translate import Translator
+
+# the domain that is made -> the direction that makes it; the domain that is judged -> its discriminator
+DIRECTIONS = {"B": "AtoB", "A": "BtoA"}
+DISCRIMINATORS = {"A": "dis_x", "B": "dis_y"}
+TEN = {
+    f"{kind}_loss_{domain}"
+    for kind in ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
+    for domain in "xy"
+}
+
+
+def stacked(array):
+    """The authors' input (1, 3 + N, H, W) as ours: picture, masks, membership."""
+    picture, masks = array[:, :3], array[0, 3:]
+    inputs = [nn.Variable(v.shape) for v in (picture, masks[:, None], np.ones((1, len(masks))))]
+    for variable, value in zip(inputs, (picture, masks[:, None], 1)):
+        variable.d = value
+    return inputs
+
+
+def read_sample(case, phase, letter):
+    """A picture of the case with its instances in the order to work on them."""
+    item = pictures.find_items(case.folder / "data", phase, letter)[0]
+    picture = pictures.to_network(pictures.read_picture(item.image))
+    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), case.size))
+    order = instances.select(masks, case.settings["ins_max"], "decreasing", np.random.default_rng(0))
+    return Sample(item.name, picture, masks[order])
+
+
+def training_flags(case):
+    """The flags of train.py with which the case's losses were made."""
+    (height, width), s = case.size, case.settings
+    flags = ["--loadSizeH", height, "--loadSizeW", width, "--fineSizeH", height, "--fineSizeW", width, "--no-flip"]
+    flags += ["--ngf", s["ngf"], "--ndf", s["ndf"], "--ins-max", s["ins_max"], "--ins-per", s["ins_per"]]
+    flags += ["--learning-rate_G", s["lr"], "--learning-rate_D", s["lr"], "--beta1", s["beta1"]]
+    for name, weight in zip(("cyc", "idt", "ctx"), s["lambda"]):
+        flags += [f"--lambda-{name}", weight]
+    return list(map(str, flags))
+
+
+def assert_losses(case, step, losses):
+    """The first step within 1e-4, the later ones, which come after updates of float32 weights, within 1 %."""
+    want = case.mean_losses(step)
+    assert set(want) == TEN
+    assert set(losses) == TEN
+    for name, value in want.items():
+        assert losses[name] == pytest.approx(value, rel=1e-4 if step == 0 else 1e-2), f"step {step}, {name}"
+
+
+@pytest.mark.parametrize("source", ["A", "B"])
+def test_one_mini_batch_through_the_generator(reference_case, source):
+    reference_case.load()
+    inputs = stacked(reference_case.expected[f"G_single_in_{source}"])
+    direction = {"A": "AtoB", "B": "BtoA"}[source]
+    with nn.parameter_scope(GENERATORS[direction]):
+        y, b = generator(*inputs, reference_case.architecture, INFERENCE)
+    nn.forward_all([y, b])
+    got = np.concatenate([y.d, b.d.transpose(1, 0, 2, 3)], axis=1)
+    np.testing.assert_allclose(got, reference_case.expected[f"G_single_out_{source}"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("domain", ["A", "B"])
+def test_score_map_of_the_discriminator(reference_case, domain):
+    reference_case.load()
+    inputs = stacked(reference_case.expected[f"D_in_{domain}"])
+    with nn.parameter_scope(DISCRIMINATORS[domain]):
+        score = discriminator(*inputs, reference_case.architecture)
+    score.forward()
+    np.testing.assert_allclose(score.d, reference_case.expected[f"D_out_{domain}"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("made", ["A", "B"])
+def test_sequential_translation(reference_case, made):
+    reference_case.load()
+    direction = DIRECTIONS[made]
+    sample = read_sample(reference_case, "val", direction[0])
+    assert len(sample.masks) == reference_case.settings["instances"][direction[0]]
+    translator = Translator(GENERATORS[direction], reference_case.architecture, reference_case.settings["ins_per"])
+    picture, masks = translator.translate(sample.picture, sample.masks)
+    want_picture = reference_case.expected[f"translate_fake_{made}_img"][0]
+    want_union = reference_case.expected[f"translate_fake_{made}_seg"][0, 0]
+    np.testing.assert_allclose(picture, want_picture, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(instances.union(masks), want_union, rtol=0, atol=1e-4)
+
+
+def test_losses_of_the_training_steps(reference_case):
+    model = InstaGAN(train_args("", training_flags(reference_case)))
+    reference_case.set_parameters()
+    batches = {domain: [read_sample(reference_case, "train", letter)] for domain, letter in (("x", "A"), ("y", "B"))}
+    assert len(reference_case.steps) == 3
+    for step in range(3):
+        assert_losses(reference_case, step, model.step(batches))
+
+
+def test_parameter_counts_at_full_width():
+    create_parameters(Architecture(), np.random.RandomState(0), ["gen_x2y", "dis_x"])
+    counts = {}
+    for network in ("gen_x2y", "dis_x"):
+        with nn.parameter_scope(network):
+            counts[network] = number_of_parameters(nn.get_parameters(grad_only=False))
+            # what is counted is what is trained
+            assert counts[network] == sum(p.size for p in nn.get_parameters().values())
+    assert counts == {"gen_x2y": 26_815_108, "dis_x": 9_721_729}
+
+
+@pytest.fixture(scope="module")
+def converted(reference_case, run_script, tmp_path_factory):
+    """The case's checkpoint, converted by the command."""
+    path = tmp_path_factory.mktemp(reference_case.name) / "model.h5"
+    done = run_script("convert_pytorch.py", "--source", reference_case.folder / "checkpoint", "--output", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.parametrize("made", ["A", "B"])
+def test_translate_from_the_command_line(reference_case, converted, run_script, tmp_path, made):
+    (height, width), settings = reference_case.size, reference_case.settings
+    done = run_script(
+        *("translate.py", "--model", converted, "--dataroot", reference_case.folder / "data", "--phase", "val"),
+        *("--direction", DIRECTIONS[made], "--ins-per", settings["ins_per"], "--ins-max", settings["ins_max"]),
+        *("--fineSizeH", height, "--fineSizeW", width, "--context", "cpu", "--output", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    got = np.asarray(Image.open(tmp_path / "out" / "images" / "0001.png"), float)
+    want = np.clip((reference_case.expected[f"translate_fake_{made}_img"][0].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
+    assert got.shape == want.shape
+    # rounding takes half a level
+    assert np.abs(got - want).max() <= 0.52
+    masks = [np.asarray(Image.open(p), float) / 255 for p in sorted((tmp_path / "out" / "masks").glob("0001_*.png"))]
+    assert len(masks) == settings["instances"][DIRECTIONS[made][0]]
+    want_union = np.clip((reference_case.expected[f"translate_fake_{made}_seg"][0, 0] + 1) / 2, 0, 1)
+    # half a level for each mask that the union adds up
+    np.testing.assert_allclose(np.clip(sum(masks), 0, 1), want_union, rtol=0, atol=0.52 / 255 * len(masks))
+
+
+def test_train_from_the_command_line(reference_case, converted, run_script, tmp_path):
+    done = run_script(
+        *("train.py", "--dataroot", reference_case.folder / "data", "--pretrained", converted, "--context", "cpu"),
+        *("--max-iter", 3, "--log-step", 1, "--monitor-path", tmp_path / "run", *training_flags(reference_case)),
+    )
+    assert done.returncode == 0, done.stderr
+    files = (tmp_path / "run").glob("*.series.txt")
+    series = {path.name.split(".")[0]: np.loadtxt(path, ndmin=2) for path in files}
+    for step in range(3):
+        assert all(rows[step, 0] == step and len(rows) == 3 for rows in series.values())
+        assert_losses(reference_case, step, {name: rows[step, 1] for name, rows in series.items()})

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import atomic
 import checkpoint
+import cpu_kernels
 import instances
 import model_file
 import pictures
@@ -339,6 +340,7 @@ def main() -> None:
     args = train_args(__doc__)
     check_folder(args)
     print(set_context(args.context, args.device_id, args.type_config))
+    print(cpu_kernels.configure(args.cpu_kernels))
     run = Run(args)
     if args.resume:
         run.resume()

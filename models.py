@@ -16,13 +16,15 @@ back as it went in; a picture whose masks are all empty has its first one treate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.parametric_functions as PF
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
+
+from layers import activate, convolution
 
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
@@ -96,9 +98,9 @@ def discriminator(
         masks = _sum_over_instances(_features(a, arch, mode), owned)
     with nn.parameter_scope("classifier"):
         channels = 2 * arch.ndf * min(2**arch.n_layers_D, 8)
-        h = _spectral_conv(F.concatenate(picture, masks, axis=1), "conv1", channels, 1, mode)
-        h = F.leaky_relu(_normalize(h, "norm1", arch, mode), 0.2)
-        return _spectral_conv(h, "conv2", 1, 1, mode)
+        h = _judging_layer(F.concatenate(picture, masks, axis=1), "1", channels, 1, arch, mode)
+        w, b = _spectral_weights("conv2", (1, channels), mode)
+        return convolution(h, w, b, pad=1)
 
 
 def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: Sequence[str] = NETWORKS) -> None:
@@ -157,11 +159,9 @@ def _of_owner(features: nn.Variable, membership: nn.Variable) -> nn.Variable:
 
 
 def _encoder(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
-    h = _conv(_reflect(x, 3), "conv1", arch.ngf, 7, mode)
-    h = F.relu(_normalize(h, "norm1", arch, mode))
+    h = _layer(x, "1", arch.ngf, 7, arch, mode, reflect=3)
     for i, channels in ((2, 2 * arch.ngf), (3, 4 * arch.ngf)):
-        h = _conv(h, f"conv{i}", channels, 3, mode, stride=2, pad=1)
-        h = F.relu(_normalize(h, f"norm{i}", arch, mode))
+        h = _layer(h, f"{i}", channels, 3, arch, mode, stride=2, pad=1)
     for i in range(arch.n_blocks):
         with nn.parameter_scope(f"block{i + 1}"):
             h = _residual_block(h, arch, mode)
@@ -169,82 +169,91 @@ def _encoder(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
 
 
 def _residual_block(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
-    h = _conv(_reflect(x, 1), "conv1", x.shape[1], 3, mode)
-    h = F.relu(_normalize(h, "norm1", arch, mode))
-    h = _conv(_reflect(h, 1), "conv2", x.shape[1], 3, mode)
-    return x + _normalize(h, "norm2", arch, mode)
+    h = _layer(x, "1", x.shape[1], 3, arch, mode, reflect=1)
+    return _layer(h, "2", x.shape[1], 3, arch, mode, reflect=1, activation="", skip=x)
 
 
 def _decoder(x: nn.Variable, channels: int, arch: Architecture, mode: Mode) -> nn.Variable:
     h = x
     for i in (1, 2):
-        h = F.relu(_normalize(_deconv(h, f"deconv{i}", h.shape[1] // 2, mode), f"norm{i}", arch, mode))
-    return F.tanh(_conv(_reflect(h, 3), "conv", channels, 7, mode))
+        # twice as high and wide
+        window = {"stride": 2, "pad": 1, "transposed": True}
+        h = _layer(h, f"{i}", h.shape[1] // 2, 3, arch, mode, conv="deconv", **window)
+    w, b = _weights("conv", (channels, h.shape[1], 7, 7), channels, mode)
+    return convolution(h, w, b, reflect=3, activation="tanh")
 
 
 def _features(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
-    h = F.leaky_relu(_spectral_conv(x, "conv1", arch.ndf, 2, mode), 0.2)
+    w, b = _spectral_weights("conv1", (arch.ndf, x.shape[1]), mode)
+    h = convolution(x, w, b, stride=2, pad=1, activation="leaky_relu")
     for i in range(2, arch.n_layers_D + 1):
-        h = _spectral_conv(h, f"conv{i}", arch.ndf * min(2 ** (i - 1), 8), 2, mode)
-        h = F.leaky_relu(_normalize(h, f"norm{i}", arch, mode), 0.2)
+        h = _judging_layer(h, f"{i}", arch.ndf * min(2 ** (i - 1), 8), 2, arch, mode)
     return h
 
 
-def _reflect(x: nn.Variable, width: int) -> nn.Variable:
-    return F.pad(x, (width,) * 4, mode="reflect")
+def _judging_layer(
+    x: nn.Variable, number: str, channels: int, stride: int, arch: Architecture, mode: Mode
+) -> nn.Variable:
+    """A layer of D: kernel 4, pad 1, normalization, LeakyReLU."""
+    w, b = _spectral_weights(f"conv{number}", (channels, x.shape[1]), mode)
+    return _normalized(x, w, b, f"norm{number}", arch, mode, stride=stride, pad=1, activation="leaky_relu")
 
 
-def _weights(shape: Tuple[int, ...], channels: int, mode: Mode) -> Tuple[nn.Variable, nn.Variable]:
-    """Weight and bias of a convolution, created in the current scope when they are not there."""
+def _layer(
+    x: nn.Variable,
+    number: str,
+    channels: int,
+    kernel: int,
+    arch: Architecture,
+    mode: Mode,
+    conv: str = "conv",
+    activation: str = "relu",
+    **how: Any,
+) -> nn.Variable:
+    """A layer of G: convolution or deconvolution, as `how` tells `layers.convolution`, normalization, activation."""
+    sides = (x.shape[1], channels) if conv == "deconv" else (channels, x.shape[1])
+    w, b = _weights(conv + number, (*sides, kernel, kernel), channels, mode)
+    return _normalized(x, w, b, f"norm{number}", arch, mode, activation=activation, **how)
+
+
+def _weights(name: str, shape: Tuple[int, ...], channels: int, mode: Mode) -> Tuple[nn.Variable, nn.Variable]:
+    """Weight and bias of a convolution, created when they are not there."""
     trainable = not mode.fix_parameters
-    w = nn.parameter.get_parameter_or_create("W", shape, NormalInitializer(0.02), as_need_grad=trainable)
-    b = nn.parameter.get_parameter_or_create("b", (channels,), ConstantInitializer(0), as_need_grad=trainable)
+    with nn.parameter_scope(name):
+        w = nn.parameter.get_parameter_or_create("W", shape, NormalInitializer(0.02), as_need_grad=trainable)
+        b = nn.parameter.get_parameter_or_create("b", (channels,), ConstantInitializer(0), as_need_grad=trainable)
     return w, b
 
 
-def _conv(
-    x: nn.Variable, name: str, channels: int, kernel: int, mode: Mode, stride: int = 1, pad: int = 0
-) -> nn.Variable:
+def _spectral_weights(name: str, channels: Tuple[int, int], mode: Mode) -> Tuple[nn.Variable, nn.Variable]:
+    """The same for kernel 4 and (out, in) channels, with the weight divided by its largest singular value."""
+    w, b = _weights(name, (*channels, 4, 4), channels[0], mode)
     with nn.parameter_scope(name):
-        w, b = _weights((channels, x.shape[1], kernel, kernel), channels, mode)
-    return F.convolution(x, w, b, pad=(pad, pad), stride=(stride, stride))
-
-
-def _deconv(x: nn.Variable, name: str, channels: int, mode: Mode) -> nn.Variable:
-    """Twice as high and wide: kernel 3, stride 2."""
-    with nn.parameter_scope(name):
-        w, b = _weights((x.shape[1], channels, 3, 3), channels, mode)
-    return F.deconvolution(x, w, b, pad=(1, 1), stride=(2, 2), output_padding=(1, 1))
-
-
-def _spectral_conv(x: nn.Variable, name: str, channels: int, stride: int, mode: Mode) -> nn.Variable:
-    """Kernel 4, pad 1, with the weight divided by its largest singular value."""
-    with nn.parameter_scope(name):
-        w, b = _weights((channels, x.shape[1], 4, 4), channels, mode)
-        u = nn.parameter.get_parameter_or_create("u", (1, channels), NormalInitializer(1.0), need_grad=False)
+        u = nn.parameter.get_parameter_or_create("u", (1, channels[0]), NormalInitializer(1.0), need_grad=False)
     # the forward moves u: one power iteration, also where the weights are fixed (as in the authors' code)
-    w = F.spectral_norm(w, u, dim=0, itr=1)
-    return F.convolution(x, w, b, pad=(1, 1), stride=(stride, stride))
+    return F.spectral_norm(w, u, dim=0, itr=1), b
 
 
-def _normalize(x: nn.Variable, name: str, arch: Architecture, mode: Mode) -> nn.Variable:
+def _normalized(
+    x: nn.Variable,
+    w: nn.Variable,
+    b: nn.Variable,
+    norm: str,
+    arch: Architecture,
+    mode: Mode,
+    activation: str,
+    skip: Optional[nn.Variable] = None,
+    **how: Any,
+) -> nn.Variable:
     if arch.norm == "instance":
-        return instance_normalization(x)
-    return PF.batch_normalization(
-        x, decay_rate=0.9, eps=1e-5, batch_stat=mode.batch_stat, fix_parameters=mode.fix_parameters, name=name
+        return convolution(x, w, b, normalize=True, activation=activation, skip=skip, **how)
+    h = PF.batch_normalization(
+        convolution(x, w, b, **how),
+        decay_rate=0.9,
+        eps=1e-5,
+        batch_stat=mode.batch_stat,
+        fix_parameters=mode.fix_parameters,
+        name=norm,
     )
-
-
-def instance_normalization(x: nn.Variable) -> nn.Variable:
-    """(x - mean) / sqrt(variance + 1e-5) over each channel (B, C, H, W) of each sample, without affine parameters.
-
-    `F.instance_normalization` takes the variance as E[x^2] - E[x]^2 and adds a whole channel up in one float32: its
-    error is 6e-4 where the mean is 10 deviations from zero, and 2e-4 in the output of G. Here the mean is taken off
-    first, and sums go over rows and then over columns, which leaves 6e-6 in the output of G, as in PyTorch.
-    """
-    centred = x - _spatial_mean(x)
-    return centred * (_spatial_mean(centred**2) + 1e-5) ** -0.5
-
-
-def _spatial_mean(x: nn.Variable) -> nn.Variable:
-    return F.mean(F.mean(x, axis=3, keepdims=True), axis=2, keepdims=True)
+    h = activate(h, activation)
+    return h if skip is None else skip + h

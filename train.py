@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import atomic
 import checkpoint
+import cpu_kernels
 import instances
 import model_file
 import pictures
@@ -343,6 +344,7 @@ def main() -> None:
     args = train_args(__doc__)
     check_folder(args)
     print(set_context(args.context, args.device_id, args.type_config))
+    print(cpu_kernels.configure(args.cpu_kernels))
     run = Run(args)
     if args.resume:
         run.resume()

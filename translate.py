@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 import atomic
+import cpu_kernels
 import gallery
 import instances
 import model_file
@@ -126,6 +127,7 @@ def main() -> int:
     results = Results(args.output, args.overwrite)
     results.check(items)
     print(set_context(args.context, args.device_id))
+    print(cpu_kernels.configure(args.cpu_kernels))
     translator, size = load_translator(args)
     rng = np.random.default_rng(args.seed)
     failures: List[str] = []

@@ -1,0 +1,786 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fast convolutional layers for NNabla's cpu context, on oneDNN (the library under PyTorch's CPU convolutions).
+
+NNabla's own CPU convolution is single-threaded SSE. oneDNN is a plain C library without dependencies, which the
+package `onednn-cpu-gomp` puts into the environment's `lib`; it is called here through ctypes. This file holds, from
+the bottom up: the binding of the few C calls needed, layouts and primitives made once per shape, convolution and
+instance normalization on them, and `Layer`, the NNabla function of a whole layer: reflection padding, convolution or
+deconvolution, instance normalization, activation and skip connection, forward and backward.
+
+oneDNN is fastest in blocked layouts of its own choosing (channels in groups of 16), so a layer reorders its input
+when it pads it, stays blocked to its end, and hands out plain NCHW: the rest of NNabla never sees another layout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+import threading
+from ctypes import POINTER, byref, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import nnabla as nn
+import numpy as np
+from nnabla.function import PythonFunction
+
+from errors import UserError
+
+VERSION = (3, 2)
+EPS = 1e-5
+
+# Constants of dnnl_types.h, version 3.2.
+_CPU, _F32, _ANY, _IN_ORDER, _DIRECT, _USER_SCRATCHPAD, _FUSE_RELU = 1, 3, 1, 1, 1, 1, 8
+_TAGS = {"a": 2, "nchw": 5, "nChw16c": 78, "nChw8c": 102}
+_FORWARD, _BACKWARD = 64, 128
+_MD = {"src": 129, "diff_src": 130, "weights": 131, "diff_weights": 132, "dst": 133, "diff_dst": 134}
+_MD.update(workspace=135, scratchpad=136)
+_ARG = {"src": 1, "dst": 17, "weights": 33, "bias": 41, "mean": 49, "variance": 50, "workspace": 64, "scratchpad": 80}
+_ARG.update(diff_src=129, diff_dst=145, diff_weights=161, diff_bias=169)
+# Both take the gradient from the activation's result, so that its input need not be kept.
+_ELTWISE = {"relu": 256, "leaky_relu": 256, "tanh": 257}
+_ALPHA = {"relu": 0.0, "leaky_relu": 0.2, "tanh": 0.0}
+_ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
+
+Shape = Tuple[int, ...]
+
+
+class _ExecArg(ctypes.Structure):
+    _fields_ = [("arg", c_int), ("memory", c_void_p)]
+
+
+class _Version(ctypes.Structure):
+    _fields_ = [(name, c_int) for name in ("major", "minor", "patch")]
+
+
+class _Library:
+    """libdnnl with an engine and a stream. `call` runs one of its functions and raises RuntimeError on its errors."""
+
+    def __init__(self) -> None:
+        self._lib = ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libdnnl.so.3"))
+        self._lib.dnnl_version.restype = POINTER(_Version)
+        self._lib.dnnl_memory_desc_get_size.restype = c_size_t
+        self._lib.dnnl_primitive_desc_query_md.restype = c_void_p
+        self.set_handle, self.execute = self._lib.dnnl_memory_set_data_handle, self._lib.dnnl_primitive_execute
+        self.set_handle.argtypes = [c_void_p, c_void_p]
+        self.execute.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
+        version = self._lib.dnnl_version().contents
+        self.version = (version.major, version.minor, version.patch)
+        self.isa: int = self._lib.dnnl_get_effective_cpu_isa()
+        self.engine = self.new("engine_create", c_int(_CPU), c_size_t(0))
+        self.stream = self.new("stream_create", self.engine, c_uint(_IN_ORDER))
+
+    def call(self, name: str, *args: Any) -> None:
+        status = getattr(self._lib, "dnnl_" + name)(*args)
+        if status:
+            raise RuntimeError(f"oneDNN: {name} fails with status {status}")
+
+    def new(self, name: str, *args: Any) -> c_void_p:
+        """The object that a create function makes; it lives as long as the process, as all that is made here does."""
+        result = c_void_p()
+        self.call(name, byref(result), *args)
+        return result
+
+    def size(self, descriptor: c_void_p) -> int:
+        return self._lib.dnnl_memory_desc_get_size(descriptor)
+
+    def equal(self, one: c_void_p, other: c_void_p) -> bool:
+        return bool(self._lib.dnnl_memory_desc_equal(one, other))
+
+    def query(self, primitive_desc: c_void_p, role: str) -> c_void_p:
+        return c_void_p(self._lib.dnnl_primitive_desc_query_md(primitive_desc, c_int(_MD[role]), c_int(0)))
+
+
+@lru_cache(maxsize=None)
+def _library() -> _Library:
+    return _Library()
+
+
+class _Arena:
+    """Memory for what lives within one call. `take` hands out pieces until `reset` takes all of them back."""
+
+    def __init__(self) -> None:
+        self._blocks: List[np.ndarray] = [np.empty(64, np.uint8)]
+        self._used = 0
+
+    def reset(self) -> None:
+        if len(self._blocks) > 1:
+            self._blocks = [np.empty(sum(block.size for block in self._blocks), np.uint8)]
+        self._used = 0
+
+    def take(self, nbytes: int) -> int:
+        """The address of `nbytes` bytes, aligned to a cache line."""
+        start = -(-(self._blocks[-1].ctypes.data + self._used) // 64) * 64
+        end = start + nbytes - self._blocks[-1].ctypes.data
+        if end > self._blocks[-1].size:
+            # what has been handed out stays where it is; the next reset makes one block of all
+            self._blocks.append(np.empty(nbytes + 64, np.uint8))
+            self._used = 0
+            return self.take(nbytes)
+        self._used = end
+        return start
+
+
+# One call at a time: primitives, their memories and the arena are shared by all layers.
+_LOCK = threading.RLock()
+_ARENA = _Arena()
+
+
+def _view(address: int, shape: Shape) -> np.ndarray:
+    """The float32 array at `address`; the caller knows that the memory outlives it."""
+    count = int(np.prod(shape))
+    return np.frombuffer((c_float * count).from_address(address), np.float32).reshape(shape)
+
+
+class Layout:
+    """How a tensor lies in memory: oneDNN's memory descriptor. Equal layouts are the same object."""
+
+    _known: Dict[int, List[Layout]] = {}
+
+    def __init__(self, descriptor: c_void_p) -> None:
+        self.descriptor, self.nbytes = descriptor, _library().size(descriptor)
+
+    @classmethod
+    def of(cls, descriptor: c_void_p) -> Layout:
+        known = cls._known.setdefault(_library().size(descriptor), [])
+        for layout in known:
+            if _library().equal(layout.descriptor, descriptor):
+                return layout
+        known.append(cls(descriptor))
+        return known[-1]
+
+    @classmethod
+    def tagged(cls, shape: Shape, tag: str) -> Layout:
+        return cls.of(_descriptor(shape, _TAGS[tag]))
+
+    def window(self, shape: Shape, offset: Shape) -> Layout:
+        """The part of this layout that starts at `offset`."""
+        return Layout.of(_library().new("memory_desc_create_submemory", self.descriptor, _dims(shape), _dims(offset)))
+
+
+def _dims(values: Sequence[int]) -> ctypes.Array:
+    return (c_int64 * 12)(*values)
+
+
+def _descriptor(shape: Shape, tag: int) -> c_void_p:
+    return _library().new("memory_desc_create_with_tag", c_int(len(shape)), _dims(shape), c_int(_F32), c_int(tag))
+
+
+def _plain(shape: Shape) -> Layout:
+    return Layout.tagged(shape, "nchw")
+
+
+def _block() -> int:
+    """Channels in a group of the blocked layout, as oneDNN's kernels for this CPU want it."""
+    return 16 if _library().isa & _ISA_AVX512 == _ISA_AVX512 else 8
+
+
+def _blocked(shape: Shape) -> Optional[Layout]:
+    """The blocked layout, where it holds these channels without padding."""
+    return None if shape[1] % _block() else Layout.tagged(shape, f"nChw{_block()}c")
+
+
+def _spatial_view(layout: Layout, shape: Shape) -> Optional[Shape]:
+    """The shape (groups, H, W, channels in a group) that a plain or blocked tensor has; None for other layouts."""
+    batch, channels, height, width = shape
+    if layout is _plain(shape):
+        return batch * channels, height, width, 1
+    if layout is _blocked(shape):
+        return batch * channels // _block(), height, width, _block()
+    return None
+
+
+class _Primitive:
+    """A oneDNN primitive with its memories. Call it with the addresses of `roles`, in that order."""
+
+    def __init__(self, primitive_desc: c_void_p, roles: Dict[str, Layout]) -> None:
+        lib = _library()
+        self._primitive = lib.new("primitive_create", primitive_desc)
+        scratch = lib.query(primitive_desc, "scratchpad")
+        self._scratch = lib.size(scratch)
+        pairs = [(_ARG[role], layout.descriptor) for role, layout in roles.items()]
+        pairs += [(_ARG["scratchpad"], scratch)] if self._scratch else []
+        memories = [lib.new("memory_create", descriptor, lib.engine, None) for _, descriptor in pairs]
+        self._memories = [memory.value for memory in memories]
+        self._args = (_ExecArg * len(pairs))(*[_ExecArg(arg, m) for (arg, _), m in zip(pairs, memories)])
+        self._call = (self._primitive, lib.stream, len(pairs), ctypes.addressof(self._args))
+        self._set_handle, self._execute = lib.set_handle, lib.execute
+
+    def __call__(self, *addresses: int) -> None:
+        if self._scratch:
+            addresses += (_ARENA.take(self._scratch),)
+        for memory, address in zip(self._memories, addresses):
+            self._set_handle(memory, address)
+        status = self._execute(*self._call)
+        if status:
+            raise RuntimeError(f"oneDNN: a primitive fails with status {status}")
+
+
+@lru_cache(maxsize=None)
+def _attributes(accumulate: bool = False) -> c_void_p:
+    """Scratch memory is the caller's; with `accumulate` the result is added to what the destination holds."""
+    lib = _library()
+    attributes = lib.new("primitive_attr_create")
+    lib.call("primitive_attr_set_scratchpad_mode", attributes, c_int(_USER_SCRATCHPAD))
+    if accumulate:
+        post = lib.new("post_ops_create")
+        lib.call("post_ops_append_sum", post, c_float(1), c_int(0), c_int(_F32))
+        lib.call("primitive_attr_set_post_ops", attributes, post)
+    return attributes
+
+
+@lru_cache(maxsize=None)
+def _reorder(source: Layout, target: Layout, accumulate: bool) -> Optional[_Primitive]:
+    """The primitive that copies (or adds); None for the layouts that oneDNN cannot add into others."""
+    lib = _library()
+    sides = source.descriptor, lib.engine, target.descriptor, lib.engine
+    try:
+        pd = lib.new("reorder_primitive_desc_create", *sides, _attributes(accumulate))
+    except RuntimeError:
+        if accumulate:
+            return None
+        raise
+    return _Primitive(pd, {"src": source, "dst": target})
+
+
+def _move(source: Layout, address: int, target: Layout, to: int, accumulate: bool = False) -> None:
+    """Copy (or add) a tensor from one layout into another."""
+    if source is not target:
+        primitive = _reorder(source, target, accumulate)
+        if primitive:
+            return primitive(address, to)
+        copy = _ARENA.take(target.nbytes)
+        _move(source, address, target, copy)
+        address = copy
+    if accumulate:
+        total = _view(to, (target.nbytes // 4,))
+        np.add(total, _view(address, total.shape), out=total)
+    elif address != to:
+        ctypes.memmove(to, address, target.nbytes)
+    return None
+
+
+def _in_layout(source: Layout, address: int, target: Layout) -> int:
+    """The address of the tensor in layout `target`: its own where it has it, else that of a copy."""
+    if source is target:
+        return address
+    copy = _ARENA.take(target.nbytes)
+    _move(source, address, target, copy)
+    return copy
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution of x (N, C, H, W) by w (O, C, kh, kw), or a deconvolution by w (C, O, kh, kw)."""
+
+    x: Shape
+    w: Shape
+    stride: int = 1
+    pad: int = 0
+    transposed: bool = False
+    output_padding: int = 0
+
+    @property
+    def y(self) -> Shape:
+        """The shape of the result."""
+        sizes, kernels = self.x[2:], self.w[2:]
+        if self.transposed:
+            out = ((s - 1) * self.stride - 2 * self.pad + k + self.output_padding for s, k in zip(sizes, kernels))
+            return (self.x[0], self.w[1], *out)
+        return (self.x[0], self.w[0], *((s + 2 * self.pad - k) // self.stride + 1 for s, k in zip(sizes, kernels)))
+
+
+class _Convolution:
+    """Convolution and its two gradients, between x in `x_layout` and y in `y_layout`; weights and theirs are plain.
+
+    A deconvolution is the gradient of a convolution with respect to its source, so it is the same with x and y
+    exchanged: `_near` is the side with the larger picture and `_far` the other one.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        near, far = (geometry.y, geometry.x) if geometry.transposed else (geometry.x, geometry.y)
+        right = [(f - 1) * geometry.stride + k - n - geometry.pad for n, f, k in zip(near[2:], far[2:], geometry.w[2:])]
+        left = (geometry.pad, geometry.pad)
+        self._window = tuple(map(_dims, ((geometry.stride,) * 2, (0, 0), left, right)))
+        self._any = tuple(_descriptor(shape, _ANY) for shape in (near, geometry.w, far))
+        self._hint = self._forward_desc(*self._any)
+        first = self._data_desc(*self._any) if geometry.transposed else self._hint
+        roles = ("diff_src", "diff_dst") if geometry.transposed else ("src", "dst")
+        self._near, self._far = (Layout.of(_library().query(first, role)) for role in roles)
+        self.x_layout, self.y_layout = (self._far, self._near) if geometry.transposed else (self._near, self._far)
+        self._plain_weights = _plain(geometry.w)
+        self._made: Dict[str, Tuple[_Primitive, Layout]] = {}
+
+    def forward(self, x: int, w: int, y: int) -> None:
+        self._run("data" if self.geometry.transposed else "forward", x, w, y)
+
+    def backward(self, x: int, w: int, dy: int, dx: int, dw: int, accumulate: bool) -> None:
+        """Write dx and write or add dw, each where it has an address; x is needed for dw only."""
+        if dw:
+            self._weight_gradient(x, dy, dw, accumulate)
+        if dx:
+            self._data_gradient(w, dy, dx)
+
+    def _data_gradient(self, w: int, dy: int, dx: int) -> None:
+        self._run("forward" if self.geometry.transposed else "data", dy, w, dx)
+
+    def _weight_gradient(self, x: int, dy: int, dw: int, accumulate: bool) -> None:
+        primitive, layout = self._primitive("weights")
+        near, far = (dy, x) if self.geometry.transposed else (x, dy)
+        if layout is self._plain_weights and not accumulate:
+            return primitive(near, dw, far)
+        blocked = _ARENA.take(layout.nbytes)
+        primitive(near, blocked, far)
+        _move(layout, blocked, self._plain_weights, dw, accumulate)
+
+    def _run(self, kind: str, source: int, w: int, target: int) -> None:
+        primitive, layout = self._primitive(kind)
+        primitive(source, _in_layout(self._plain_weights, w, layout), target)
+
+    def _primitive(self, kind: str) -> Tuple[_Primitive, Layout]:
+        """The primitive and the layout in which it has the weights; made when first needed."""
+        if kind not in self._made:
+            near, far, lib = self._near.descriptor, self._far.descriptor, _library()
+            make = {"forward": self._forward_desc, "data": self._data_desc, "weights": self._weights_desc}[kind]
+            pd = make(near, self._any[1], far)
+            weights = Layout.of(lib.query(pd, "diff_weights" if kind == "weights" else "weights"))
+            roles = {
+                "forward": {"src": self._near, "weights": weights, "dst": self._far},
+                "data": {"diff_dst": self._far, "weights": weights, "diff_src": self._near},
+                "weights": {"src": self._near, "diff_weights": weights, "diff_dst": self._far},
+            }[kind]
+            self._made[kind] = _Primitive(pd, roles), weights
+        return self._made[kind]
+
+    def _forward_desc(self, near: c_void_p, w: c_void_p, far: c_void_p) -> c_void_p:
+        args = (c_int(_FORWARD), c_int(_DIRECT), near, w, None, far, *self._window, _attributes())
+        return self._desc("convolution_forward_primitive_desc_create", *args)
+
+    def _data_desc(self, near: c_void_p, w: c_void_p, far: c_void_p) -> c_void_p:
+        args = (c_int(_DIRECT), near, w, far, *self._window, self._hint, _attributes())
+        return self._desc("convolution_backward_data_primitive_desc_create", *args)
+
+    def _weights_desc(self, near: c_void_p, w: c_void_p, far: c_void_p) -> c_void_p:
+        args = (c_int(_DIRECT), near, w, None, far, *self._window, self._hint, _attributes())
+        return self._desc("convolution_backward_weights_primitive_desc_create", *args)
+
+    @staticmethod
+    def _desc(name: str, *args: Any) -> c_void_p:
+        return _library().new(name, _library().engine, *args)
+
+
+class _FewOutputs:
+    """A wide convolution to very few channels, which oneDNN would pad to 16: five times as fast with columns as channels.
+
+    The kernel's columns become output channels of a convolution with one column, t[o, j, p, q], and
+    y[o, p, q] = sum over j of t[o, j, p, q + j].
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        (out, channels, height, width), self.geometry = geometry.w, geometry
+        self._inner = _Convolution(Geometry(geometry.x, (out * width, channels, height, 1)))
+        self._t, self._w = _plain(self._inner.geometry.y), _plain(self._inner.geometry.w)
+        self._t_shape = (geometry.x[0], out, width, *self._inner.geometry.y[2:])
+        self.x_layout, self.y_layout = self._inner.x_layout, _plain(geometry.y)
+
+    def forward(self, x: int, w: int, y: int) -> None:
+        blocked = _ARENA.take(self._inner.y_layout.nbytes)
+        self._inner.forward(x, self._columns_first(w), blocked)
+        t = _view(_in_layout(self._inner.y_layout, blocked, self._t), self._t_shape)
+        total = _view(y, self.geometry.y)
+        width = total.shape[3]
+        np.add(t[:, :, 0, :, :width], t[:, :, 1, :, 1 : 1 + width], out=total)
+        for j in range(2, t.shape[2]):
+            total += t[:, :, j, :, j : j + width]
+
+    def backward(self, x: int, w: int, dy: int, dx: int, dw: int, accumulate: bool) -> None:
+        plain = _ARENA.take(self._t.nbytes)
+        t, gradient = _view(plain, self._t_shape), _view(dy, self.geometry.y)
+        t[...] = 0
+        for j in range(t.shape[2]):
+            t[:, :, j, :, j : j + gradient.shape[3]] = gradient
+        dt = _in_layout(self._t, plain, self._inner.y_layout)
+        columns = _ARENA.take(self._w.nbytes) if dw else 0
+        self._inner.backward(x, self._columns_first(w) if dx else 0, dt, dx, columns, False)
+        if dw:
+            out, channels, height, width = self.geometry.w
+            found = _view(columns, (out, width, channels, height)).transpose(0, 2, 3, 1)
+            total = _view(dw, self.geometry.w)
+            np.add(total, found, out=total) if accumulate else np.copyto(total, found)
+
+    def _columns_first(self, w: int) -> int:
+        out, channels, height, width = self.geometry.w
+        copy = _ARENA.take(self._w.nbytes)
+        _view(copy, (out, width, channels, height))[...] = _view(w, self.geometry.w).transpose(0, 3, 1, 2)
+        return copy
+
+
+class _FewInputs(_Convolution):
+    """A wide convolution from very few channels; its data gradient is as slow as `_FewOutputs`, and helped likewise."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__(geometry)
+        (batch, channels, height, _), (out, _, rows, columns) = geometry.x, geometry.w
+        self._t_shape = (batch, channels, columns, height, geometry.y[3])
+        inner_x = (batch, channels * columns, height, geometry.y[3])
+        self._inner = _Convolution(Geometry(inner_x, (out, channels * columns, rows, 1)))
+
+    def _data_gradient(self, w: int, dy: int, dx: int) -> None:
+        inner, (out, channels, rows, columns) = self._inner, self.geometry.w
+        folded = _ARENA.take(4 * int(np.prod(self.geometry.w)))
+        _view(folded, (out, channels, columns, rows))[...] = _view(w, self.geometry.w).transpose(0, 1, 3, 2)
+        blocked = _ARENA.take(inner.x_layout.nbytes)
+        inner.backward(0, folded, _in_layout(self.y_layout, dy, inner.y_layout), blocked, 0, False)
+        t = _view(_in_layout(inner.x_layout, blocked, _plain(inner.geometry.x)), self._t_shape)
+        plain = dx if self.x_layout is _plain(self.geometry.x) else _ARENA.take(_plain(self.geometry.x).nbytes)
+        total = _view(plain, self.geometry.x)
+        total[...] = 0
+        for j in range(columns):
+            total[..., j : j + t.shape[4]] += t[:, :, j]
+        _move(_plain(self.geometry.x), plain, self.x_layout, dx)
+
+
+@lru_cache(maxsize=None)
+def _convolution(geometry: Geometry) -> Any:
+    """The fastest of the three for this shape."""
+    wide = min(geometry.w[2:]) >= 5 and geometry.stride == 1 and geometry.pad == 0 and not geometry.transposed
+    if wide and geometry.w[0] <= 4:
+        return _FewOutputs(geometry)
+    if wide and geometry.w[1] <= 4:
+        return _FewInputs(geometry)
+    return _Convolution(geometry)
+
+
+class _Normalization:
+    """Instance normalization, with its ReLU, of a tensor (N, C, H, W): batch normalization of (1, N C, H, W)."""
+
+    def __init__(self, shape: Shape, preferred: Layout, relu: bool) -> None:
+        blocked, lib = _blocked(shape), _library()
+        self.layout = blocked if blocked and preferred is blocked else _plain(shape)
+        batch, channels, *size = shape
+        rows = (1, batch * channels, *size)
+        layout = _blocked(rows) if self.layout is blocked else _plain(rows)
+        flags, md = c_uint(_FUSE_RELU if relu else 0), layout.descriptor
+        name = "batch_normalization_{}_primitive_desc_create".format
+        pd = lib.new(name("forward"), lib.engine, c_int(_FORWARD), md, md, c_float(EPS), flags, _attributes())
+        back = lib.new(
+            name("backward"), lib.engine, c_int(_BACKWARD), md, md, md, c_float(EPS), flags, pd, _attributes()
+        )
+        statistics = Layout.tagged((batch * channels,), "a")
+        more = {"mean": statistics, "variance": statistics}
+        if relu:
+            more["workspace"] = Layout.of(lib.query(pd, "workspace"))
+        self.kept = [extra.nbytes for extra in more.values()]
+        self.forward = _Primitive(pd, {"src": layout, "dst": layout, **more})
+        self.backward = _Primitive(back, {"src": layout, "diff_dst": layout, "diff_src": layout, **more})
+
+
+class _Activation:
+    """An element-wise function, in place; its gradient is taken from its result."""
+
+    def __init__(self, kind: str, size: int) -> None:
+        lib, layout = _library(), Layout.tagged((size,), "a")
+        md, algorithm, numbers = layout.descriptor, c_int(_ELTWISE[kind]), (c_float(_ALPHA[kind]), c_float(0))
+        name = "eltwise_{}_primitive_desc_create".format
+        pd = lib.new(name("forward"), lib.engine, c_int(_FORWARD), algorithm, md, md, *numbers, _attributes())
+        back = lib.new(name("backward"), lib.engine, algorithm, md, md, md, *numbers, pd, _attributes())
+        self.forward = _Primitive(pd, {"src": layout, "dst": layout})
+        self.backward = _Primitive(back, {"dst": layout, "diff_dst": layout, "diff_src": layout})
+
+
+class _Padding:
+    """Reflection padding of a plain tensor by `width` into `target`, a layout of the padded tensor; and its gradient."""
+
+    def __init__(self, shape: Shape, width: int, target: Layout) -> None:
+        batch, channels, *size = shape
+        self.width, self.target, self._outer = width, target, _plain(shape)
+        padded = (batch, channels, *(s + 2 * width for s in size))
+        self._stage = target if _spatial_view(target, padded) else _plain(padded)
+        self._view = _spatial_view(self._stage, padded)
+        self._inner = self._stage.window(shape, (0, 0, width, width)) if width else self._outer
+
+    @property
+    def copies(self) -> bool:
+        """Whether the padded tensor is another than the one that comes in."""
+        return self.target is not self._outer
+
+    def forward(self, x: int, padded: int) -> None:
+        if not self.width:
+            return _move(self._outer, x, self.target, padded)
+        stage = padded if self._stage is self.target else _ARENA.take(self._stage.nbytes)
+        _move(self._outer, x, self._inner, stage)
+        r, p = self.width, _view(stage, self._view)
+        inside = p[:, r:-r]
+        inside[:, :, :r] = inside[:, :, 2 * r : r : -1]
+        inside[:, :, -r:] = inside[:, :, -r - 2 : -2 * r - 2 : -1]
+        p[:, :r] = p[:, 2 * r : r : -1]
+        p[:, -r:] = p[:, -r - 2 : -2 * r - 2 : -1]
+        return _move(self._stage, stage, self.target, padded)
+
+    def backward(self, dpadded: int, dx: int, accumulate: bool) -> None:
+        """Write or add dx; what is at `dpadded` is spoilt."""
+        if not self.width:
+            return _move(self.target, dpadded, self._outer, dx, accumulate)
+        stage = _in_layout(self.target, dpadded, self._stage)
+        r, p = self.width, _view(stage, self._view)
+        p[:, 2 * r : r : -1] += p[:, :r]
+        p[:, -r - 2 : -2 * r - 2 : -1] += p[:, -r:]
+        inside = p[:, r:-r]
+        inside[:, :, 2 * r : r : -1] += inside[:, :, :r]
+        inside[:, :, -r - 2 : -2 * r - 2 : -1] += inside[:, :, -r:]
+        return _move(self._inner, stage, self._outer, dx, accumulate)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a layer does to x (N, C, H, W): reflection padding, convolution, then normalization and activation.
+
+    `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "leaky_relu" (slope 0.2) or "tanh".
+    """
+
+    geometry: Geometry
+    reflect: int = 0
+    normalize: bool = False
+    activation: str = ""
+
+    @property
+    def x(self) -> Shape:
+        """The shape of the input."""
+        batch, channels, *size = self.geometry.x
+        return (batch, channels, *(s - 2 * self.reflect for s in size))
+
+
+@dataclass
+class Wanted:
+    """The address of each gradient that is wanted (0: not), and whether it is to be added to what is there."""
+
+    addresses: List[int]
+    accumulate: List[bool]
+
+
+class _Plan:
+    """All that a layer of one description needs, made once. Tensors come as addresses.
+
+    What the gradients need of the forward pass goes into `kept`: the padded input (where the weights' gradient is
+    wanted), and under normalization its input and statistics.
+    """
+
+    def __init__(self, description: Description, for_weights: bool) -> None:
+        self.shape = description.geometry.y
+        self._conv = _convolution(description.geometry)
+        self._padding = _Padding(description.x, description.reflect, self._conv.x_layout)
+        fused = description.normalize and description.activation == "relu"
+        layout = self._conv.y_layout
+        self._norm = _Normalization(self.shape, layout, fused) if description.normalize else None
+        self._last = self._norm.layout if self._norm else layout
+        self._y = _plain(self.shape)
+        rest = "" if fused else description.activation
+        self._activation = _Activation(rest, self._y.nbytes // 4) if rest else None
+        sizes = [self._conv.x_layout.nbytes if for_weights and self._padding.copies else 0]
+        sizes += [self._norm.layout.nbytes, *self._norm.kept] if self._norm else []
+        ends = np.cumsum([-(-size // 64) * 64 for size in sizes])
+        self._keeps_x, self._offsets, self.kept = sizes[0] > 0, [0, *ends[:-1].tolist()], int(ends[-1])
+        # (i, j): the gradient of input i needs input j; 0 is x, 1 is w
+        self.needs = {(0, 1)} if self._keeps_x else {(0, 1), (1, 0)}
+        self.needs_y = self._activation is not None
+
+    def forward(self, x: int, w: int, b: int, skip: int, y: int, kept: int) -> None:
+        """Write y, and `kept` where it has an address; `skip` is added to y where it has one."""
+        _ARENA.reset()
+        kept_anyway = kept or _ARENA.take(self.kept)
+        padded = x
+        if self._padding.copies:
+            padded = kept if kept and self._keeps_x else _ARENA.take(self._conv.x_layout.nbytes)
+            self._padding.forward(x, padded)
+        direct = not self._norm and self._last is self._y and not skip
+        h = y if direct else _ARENA.take(self._conv.y_layout.nbytes)
+        if self._norm and self._conv.y_layout is self._norm.layout:
+            h = kept_anyway + self._offsets[1]
+        self._conv.forward(padded, w, h)
+        if self._norm:
+            h = self._normalize(h, kept_anyway)
+        if skip:
+            ctypes.memmove(y, skip, self._y.nbytes)
+        _move(self._last, h, self._y, y, bool(skip))
+        if not self._norm:
+            out = _view(y, self.shape)
+            out += _view(b, (self.shape[1], 1, 1))
+        if self._activation:
+            self._activation.forward(y, y)
+
+    def _normalize(self, h: int, kept: int) -> int:
+        z, *statistics = (kept + offset for offset in self._offsets[1:])
+        if h != z:
+            _move(self._conv.y_layout, h, self._norm.layout, z)
+        normalized = _ARENA.take(self._norm.layout.nbytes)
+        self._norm.forward(z, normalized, *statistics)
+        return normalized
+
+    def backward(self, x: int, w: int, y: int, dy: int, kept: int, wanted: Wanted) -> None:
+        """Write or add the gradients of x, w, b and skip that are wanted. y is needed for activations only."""
+        _ARENA.reset()
+        (dx, dw, db, dskip), accumulate = wanted.addresses, wanted.accumulate
+        if dskip:
+            _move(self._y, dy, self._y, dskip, accumulate[3])
+        if self._activation:
+            before = _ARENA.take(self._y.nbytes)
+            self._activation.backward(y, dy, before)
+            dy = before
+        if db:
+            self._bias_gradient(dy, db, accumulate[2])
+        if not (dx or dw):
+            return
+        dh = _in_layout(self._y, dy, self._last)
+        if self._norm:
+            z, *statistics = (kept + offset for offset in self._offsets[1:])
+            dz = _ARENA.take(self._last.nbytes)
+            self._norm.backward(z, dh, dz, *statistics)
+            dh = _in_layout(self._last, dz, self._conv.y_layout)
+        dpadded = _ARENA.take(self._conv.x_layout.nbytes) if dx else 0
+        self._conv.backward(kept if self._keeps_x else x, w, dh, dpadded, dw, accumulate[1])
+        if dx:
+            self._padding.backward(dpadded, dx, accumulate[0])
+
+    def _bias_gradient(self, dy: int, db: int, accumulate: bool) -> None:
+        total = _view(db, (self.shape[1],))
+        if not accumulate:
+            total[...] = 0
+        # the mean that normalization takes off contains the bias
+        if not self._norm:
+            total += _view(dy, self.shape).sum(axis=(2, 3)).sum(axis=0)
+
+
+_plan = lru_cache(maxsize=None)(_Plan)
+
+
+class Layer(PythonFunction):
+    """A layer as an NNabla function of (x, w, b) or (x, w, b, skip); outputs y and, for its gradients, what it keeps.
+
+    NNabla owns what is kept, as a second output, so that it is freed and reused like any other intermediate result.
+    """
+
+    def __init__(self, description: Description, wanted: Sequence[bool], ctx: nn.Context) -> None:
+        super().__init__(ctx)
+        self._wanted = list(wanted)
+        with _LOCK:
+            self._plan = _plan(description, self._wanted[1])
+        self._keeps = any(self._wanted[:2]) and self._plan.kept > 0
+
+    @property
+    def name(self) -> str:
+        """As it shows in NNabla's graphs."""
+        return "OneDnnLayer"
+
+    def min_outputs(self) -> int:
+        """Two where the gradients need something from the forward pass."""
+        return 1 + self._keeps
+
+    def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Shape the outputs."""
+        outputs[0].reset_shape(self._plan.shape, True)
+        if self._keeps:
+            outputs[1].reset_shape((self._plan.kept // 4,), True)
+
+    def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Compute y."""
+        sources = [self._read(v.data) for v in inputs]
+        x, w, b, skip = sources + [0] * (4 - len(sources))
+        y, kept = [self._write(v.data) for v in outputs] + [0] * (1 - self._keeps)
+        with _LOCK:
+            self._plan.forward(x, w, b, skip, y, kept)
+
+    def backward_impl(
+        self,
+        inputs: List[nn.Variable],
+        outputs: List[nn.Variable],
+        propagate_down: List[bool],
+        accum: List[bool],
+    ) -> None:
+        """Compute, or add, the gradients that are asked for."""
+        if not any(propagate_down):
+            return
+        if any(propagate_down[:2]) and not any(self._wanted[:2]):
+            raise RuntimeError("the graph was built for inference: need_grad was set after it")
+        addresses = [0] * 4
+        for i, (v, down, add) in enumerate(zip(inputs, propagate_down, accum)):
+            if down:
+                addresses[i] = self._read(v.grad) if add else self._write(v.grad)
+        x, w = (self._read(v.data) for v in inputs[:2])
+        y, dy = self._read(outputs[0].data), self._read(outputs[0].grad)
+        kept = self._read(outputs[1].data) if self._keeps else 0
+        with _LOCK:
+            self._plan.backward(x, w, y, dy, kept, Wanted(addresses, [*accum, False]))
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """The gradient of x needs w, that of w needs x unless its padded copy is kept."""
+        return (i, j) in self._plan.needs
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """Activations need y; all but the skip connection need what is kept."""
+        return i < 3 and (o == 1 or self._plan.needs_y)
+
+    def _read(self, array: nn.NdArray) -> int:
+        return array.data_ptr(np.float32, self.ctx)
+
+    def _write(self, array: nn.NdArray) -> int:
+        return array.data_ptr(np.float32, self.ctx, True)
+
+
+def layer(
+    x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable], description: Description
+) -> nn.Variable:
+    """Apply a layer; see `Description`."""
+    inputs = [x, w, b] + ([] if skip is None else [skip])
+    outputs = Layer(description, [v.need_grad for v in inputs], nn.get_current_context())(*inputs)
+    return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+
+_state = {"active": False}
+
+
+def active() -> bool:
+    """Whether new graphs are to use these kernels."""
+    return _state["active"]
+
+
+def configure(choice: str) -> str:
+    """Choose the kernels of graphs made from here on: "onednn", "nnabla", or "auto", which takes oneDNN where it works.
+
+    Call it after `set_context`. Returns a sentence for the user, empty where the context is not cpu.
+
+    Raises:
+        UserError: where oneDNN is asked for and cannot be had.
+    """
+    _state["active"] = False
+    on_cpu = any(backend.startswith("cpu") for backend in nn.get_current_context().backend)
+    if not on_cpu:
+        if choice == "onednn":
+            raise UserError("--cpu-kernels onednn is for --context cpu; leave it out on a GPU")
+        return ""
+    problem = _problem() if choice != "nnabla" else "as asked"
+    if choice == "onednn" and problem:
+        raise UserError(f"--cpu-kernels onednn does not work here ({problem}); leave it out to use NNabla's own")
+    _state["active"] = not problem
+    if problem:
+        return f"CPU kernels: NNabla's own ({problem})"
+    return f"CPU kernels: oneDNN {'.'.join(map(str, _library().version))}, {'AVX-512' if _block() == 16 else 'AVX2'}"
+
+
+def _problem() -> str:
+    """Why oneDNN cannot be used, or an empty string."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return f"oneDNN's kernels are for x86-64 Linux, this is {platform.machine()} {platform.system()}"
+    if not (Path(sys.prefix) / "lib" / "libdnnl.so.3").exists():
+        return "the package onednn-cpu-gomp is not installed"
+    try:
+        library = _library()
+    except (OSError, RuntimeError) as error:
+        hint = "; install libgomp1" if "libgomp" in str(error) else ""
+        return f"oneDNN does not load: {error}{hint}"
+    if library.version[:2] != VERSION:
+        return f"oneDNN is {library.version}, not {VERSION}"
+    return "" if library.isa & _ISA_AVX2 == _ISA_AVX2 else "the CPU has no AVX2"

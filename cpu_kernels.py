@@ -33,16 +33,17 @@ VERSION = (3, 2)
 EPS = 1e-5
 
 # Constants of dnnl_types.h, version 3.2.
-_CPU, _F32, _ANY, _IN_ORDER, _DIRECT, _USER_SCRATCHPAD, _FUSE_RELU = 1, 3, 1, 1, 1, 1, 8
+_CPU, _F32, _ANY, _IN_ORDER, _DIRECT, _USER_SCRATCHPAD = 1, 3, 1, 1, 1, 1
+_GIVEN_STATISTICS, _FUSE_RELU = 1, 8
 _TAGS = {"a": 2, "nchw": 5, "nChw16c": 78, "nChw8c": 102}
 _FORWARD, _BACKWARD = 64, 128
 _MD = {"src": 129, "diff_src": 130, "weights": 131, "diff_weights": 132, "dst": 133, "diff_dst": 134}
 _MD.update(workspace=135, scratchpad=136)
 _ARG = {"src": 1, "dst": 17, "weights": 33, "bias": 41, "mean": 49, "variance": 50, "workspace": 64, "scratchpad": 80}
 _ARG.update(diff_src=129, diff_dst=145, diff_weights=161, diff_bias=169)
-# Both take the gradient from the activation's result, so that its input need not be kept.
-_ELTWISE = {"relu": 256, "leaky_relu": 256, "tanh": 257}
-_ALPHA = {"relu": 0.0, "leaky_relu": 0.2, "tanh": 0.0}
+# This one takes the gradient from the activation's result, so that its input need not be kept.
+_RELU_FROM_RESULT = 256
+_SLOPE = {"relu": 0.0, "leaky_relu": 0.2}
 _ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
 
 Shape = Tuple[int, ...]
@@ -103,26 +104,36 @@ class _Arena:
     """Memory for what lives within one call. `take` hands out pieces until `reset` takes all of them back."""
 
     def __init__(self) -> None:
-        self._blocks: List[np.ndarray] = [np.empty(64, np.uint8)]
-        self._used = 0
+        self._blocks: List[np.ndarray] = []
+        self._add(64)
+
+    def _add(self, nbytes: int) -> None:
+        block = np.empty(nbytes, np.uint8)
+        self._blocks.append(block)
+        self._first = self._next = block.ctypes.data
+        self._end = self._first + nbytes
 
     def reset(self) -> None:
+        self._next = self._first
         if len(self._blocks) > 1:
-            self._blocks = [np.empty(sum(block.size for block in self._blocks), np.uint8)]
-        self._used = 0
+            total = sum(block.size for block in self._blocks)
+            self._blocks.clear()
+            self._add(total)
 
     def take(self, nbytes: int) -> int:
         """The address of `nbytes` bytes, aligned to a cache line."""
-        start = -(-(self._blocks[-1].ctypes.data + self._used) // 64) * 64
-        end = start + nbytes - self._blocks[-1].ctypes.data
-        if end > self._blocks[-1].size:
+        start = (self._next + 63) & ~63
+        if start + nbytes > self._end:
             # what has been handed out stays where it is; the next reset makes one block of all
-            self._blocks.append(np.empty(nbytes + 64, np.uint8))
-            self._used = 0
-            return self.take(nbytes)
-        self._used = end
+            self._add(nbytes + 64)
+            start = (self._next + 63) & ~63
+        self._next = start + nbytes
         return start
 
+
+# NNabla's compiled modules say "import nnabla" whenever they call back into Python, and each time look for a module
+# nnabla.nnabla first: 7000 searches of the disk in a training step. None says that there is no such module.
+sys.modules.setdefault("nnabla.nnabla", None)  # type: ignore[arg-type]
 
 # One call at a time: primitives, their memories and the arena are shared by all layers.
 _LOCK = threading.RLock()
@@ -305,14 +316,15 @@ class _Convolution:
         near, far = (geometry.y, geometry.x) if geometry.transposed else (geometry.x, geometry.y)
         right = [(f - 1) * geometry.stride + k - n - geometry.pad for n, f, k in zip(near[2:], far[2:], geometry.w[2:])]
         left = (geometry.pad, geometry.pad)
+        self._near_shape = near
         self._window = tuple(map(_dims, ((geometry.stride,) * 2, (0, 0), left, right)))
         self._any = tuple(_descriptor(shape, _ANY) for shape in (near, geometry.w, far))
         self._hint = self._forward_desc(*self._any)
-        first = self._data_desc(*self._any) if geometry.transposed else self._hint
-        roles = ("diff_src", "diff_dst") if geometry.transposed else ("src", "dst")
-        self._near, self._far = (Layout.of(_library().query(first, role)) for role in roles)
+        chosen = (Layout.of(_library().query(self._hint, role)) for role in ("src", "dst"))
+        self._near, self._far = (_blocked(shape) or layout for shape, layout in zip((near, far), chosen))
         self.x_layout, self.y_layout = (self._far, self._near) if geometry.transposed else (self._near, self._far)
         self._plain_weights = _plain(geometry.w)
+        self._data_layout = self._near
         self._made: Dict[str, Tuple[_Primitive, Layout]] = {}
 
     def forward(self, x: int, w: int, y: int) -> None:
@@ -339,18 +351,28 @@ class _Convolution:
 
     def _run(self, kind: str, source: int, w: int, target: int) -> None:
         primitive, layout = self._primitive(kind)
-        primitive(source, _in_layout(self._plain_weights, w, layout), target)
+        weights = _in_layout(self._plain_weights, w, layout)
+        if kind == "forward" or self._data_layout is self._near:
+            return primitive(source, weights, target)
+        found = _ARENA.take(self._data_layout.nbytes)
+        primitive(source, weights, found)
+        return _move(self._data_layout, found, self._near, target)
 
     def _primitive(self, kind: str) -> Tuple[_Primitive, Layout]:
         """The primitive and the layout in which it has the weights; made when first needed."""
         if kind not in self._made:
             near, far, lib = self._near.descriptor, self._far.descriptor, _library()
             make = {"forward": self._forward_desc, "data": self._data_desc, "weights": self._weights_desc}[kind]
+            if kind == "data" and not _blocked(self._near_shape):
+                # for few channels oneDNN reads plain tensors well, but is very slow at writing them
+                near = self._any[0]
             pd = make(near, self._any[1], far)
+            if kind == "data":
+                self._data_layout = Layout.of(lib.query(pd, "diff_src"))
             weights = Layout.of(lib.query(pd, "diff_weights" if kind == "weights" else "weights"))
             roles = {
                 "forward": {"src": self._near, "weights": weights, "dst": self._far},
-                "data": {"diff_dst": self._far, "weights": weights, "diff_src": self._near},
+                "data": {"diff_dst": self._far, "weights": weights, "diff_src": self._data_layout},
                 "weights": {"src": self._near, "diff_weights": weights, "diff_dst": self._far},
             }[kind]
             self._made[kind] = _Primitive(pd, roles), weights
@@ -456,40 +478,87 @@ def _convolution(geometry: Geometry) -> Any:
 
 
 class _Normalization:
-    """Instance normalization, with its ReLU, of a tensor (N, C, H, W): batch normalization of (1, N C, H, W)."""
+    """Instance normalization, with its ReLU, of a tensor (N, C, H, W): batch normalization of (1, N C, H, W).
+
+    oneDNN adds a whole channel up in one float32, which costs two digits where the mean is large. So it is first asked
+    for the statistics of each row, batch normalization of (1, N C H, 1, W), which are put together here.
+    """
 
     def __init__(self, shape: Shape, preferred: Layout, relu: bool) -> None:
         blocked, lib = _blocked(shape), _library()
+        batch, channels, height, width = shape
         self.layout = blocked if blocked and preferred is blocked else _plain(shape)
-        batch, channels, *size = shape
-        rows = (1, batch * channels, *size)
-        layout = _blocked(rows) if self.layout is blocked else _plain(rows)
-        flags, md = c_uint(_FUSE_RELU if relu else 0), layout.descriptor
-        name = "batch_normalization_{}_primitive_desc_create".format
-        pd = lib.new(name("forward"), lib.engine, c_int(_FORWARD), md, md, c_float(EPS), flags, _attributes())
-        back = lib.new(
-            name("backward"), lib.engine, c_int(_BACKWARD), md, md, md, c_float(EPS), flags, pd, _attributes()
-        )
-        statistics = Layout.tagged((batch * channels,), "a")
-        more = {"mean": statistics, "variance": statistics}
+        tagged = _plain if self.layout is not blocked else _blocked
+        whole, rows = tagged((1, batch * channels, height, width)), tagged((1, batch * channels * height, 1, width))
+        group = _block() if self.layout is blocked else 1
+        self._rows = (batch * channels // group, height, group)
+
+        flag = _FUSE_RELU if relu else 0
+        more = {role: Layout.tagged((batch * channels,), "a") for role in ("mean", "variance")}
+        of_rows = {role: Layout.tagged((batch * channels * height,), "a") for role in more}
+        hint = self._forward_desc(whole, flag)
         if relu:
-            more["workspace"] = Layout.of(lib.query(pd, "workspace"))
+            more["workspace"] = Layout.of(lib.query(hint, "workspace"))
         self.kept = [extra.nbytes for extra in more.values()]
-        self.forward = _Primitive(pd, {"src": layout, "dst": layout, **more})
-        self.backward = _Primitive(back, {"src": layout, "diff_dst": layout, "diff_src": layout, **more})
+        self._of_rows = _Primitive(self._forward_desc(rows, 0), {"src": rows, "dst": rows, **of_rows})
+        apply = self._forward_desc(whole, flag | _GIVEN_STATISTICS)
+        self._apply = _Primitive(apply, {"src": whole, "dst": whole, **more})
+        sides, rest = (whole.descriptor,) * 3, (c_float(EPS), c_uint(flag), hint, _attributes())
+        name = "batch_normalization_backward_primitive_desc_create"
+        back = lib.new(name, lib.engine, c_int(_BACKWARD), *sides, *rest)
+        self.backward = _Primitive(back, {"src": whole, "diff_dst": whole, "diff_src": whole, **more})
+
+    def forward(self, z: int, y: int, mean: int, variance: int, *workspace: int) -> None:
+        """Normalize z into y, and write its statistics (N, C)."""
+        groups, height, group = self._rows
+        of_rows = [_ARENA.take(4 * groups * height * group) for _ in "mv"]
+        self._of_rows(z, y, *of_rows)
+        means, variances = (_view(address, self._rows) for address in of_rows)
+        whole = np.add.reduce(means, axis=1, dtype=np.float64) / height
+        apart = means - whole[:, np.newaxis]
+        np.multiply(apart, apart, out=apart)
+        apart += variances
+        _view(mean, (groups, group))[...] = whole
+        _view(variance, (groups, group))[...] = np.add.reduce(apart, axis=1) / height
+        self._apply(z, y, mean, variance, *workspace)
+
+    @staticmethod
+    def _forward_desc(layout: Layout, flags: int) -> c_void_p:
+        lib, md = _library(), layout.descriptor
+        name = "batch_normalization_forward_primitive_desc_create"
+        return lib.new(name, lib.engine, c_int(_FORWARD), md, md, c_float(EPS), c_uint(flags), _attributes())
 
 
 class _Activation:
-    """An element-wise function, in place; its gradient is taken from its result."""
+    """ReLU or LeakyReLU, in place; the gradient is taken from the result."""
 
     def __init__(self, kind: str, size: int) -> None:
         lib, layout = _library(), Layout.tagged((size,), "a")
-        md, algorithm, numbers = layout.descriptor, c_int(_ELTWISE[kind]), (c_float(_ALPHA[kind]), c_float(0))
+        md, algorithm, numbers = layout.descriptor, c_int(_RELU_FROM_RESULT), (c_float(_SLOPE[kind]), c_float(0))
         name = "eltwise_{}_primitive_desc_create".format
         pd = lib.new(name("forward"), lib.engine, c_int(_FORWARD), algorithm, md, md, *numbers, _attributes())
         back = lib.new(name("backward"), lib.engine, algorithm, md, md, md, *numbers, pd, _attributes())
         self.forward = _Primitive(pd, {"src": layout, "dst": layout})
         self.backward = _Primitive(back, {"dst": layout, "diff_dst": layout, "diff_src": layout})
+
+
+class _Tanh:
+    """As `_Activation`; oneDNN's own is off by 5e-6."""
+
+    def __init__(self, size: int) -> None:
+        self._shape = (size,)
+
+    def forward(self, y: int, _: int) -> None:
+        """In place."""
+        values = _view(y, self._shape)
+        np.tanh(values, out=values)
+
+    def backward(self, y: int, dy: int, dx: int) -> None:
+        """dx = dy (1 - y^2)."""
+        values, gradient = _view(y, self._shape), _view(dx, self._shape)
+        np.multiply(values, values, out=gradient)
+        np.subtract(1, gradient, out=gradient)
+        np.multiply(gradient, _view(dy, self._shape), out=gradient)
 
 
 class _Padding:
@@ -579,7 +648,10 @@ class _Plan:
         self._last = self._norm.layout if self._norm else layout
         self._y = _plain(self.shape)
         rest = "" if fused else description.activation
-        self._activation = _Activation(rest, self._y.nbytes // 4) if rest else None
+        size = self._y.nbytes // 4
+        self._activation: Any = None
+        if rest:
+            self._activation = _Tanh(size) if rest == "tanh" else _Activation(rest, size)
         sizes = [self._conv.x_layout.nbytes if for_weights and self._padding.copies else 0]
         sizes += [self._norm.layout.nbytes, *self._norm.kept] if self._norm else []
         ends = np.cumsum([-(-size // 64) * 64 for size in sizes])
@@ -657,7 +729,18 @@ class _Plan:
 _plan = lru_cache(maxsize=None)(_Plan)
 
 
-class Layer(PythonFunction):
+class _Function(PythonFunction):
+    """Access to NNabla's arrays by address, without copies."""
+
+    def _read(self, array: nn.NdArray) -> int:
+        return array.data_ptr(np.float32, self.ctx)
+
+    def _write(self, array: nn.NdArray) -> int:
+        """For what is written in full: its old content need not be there."""
+        return array.data_ptr(np.float32, self.ctx, True)
+
+
+class Layer(_Function):
     """A layer as an NNabla function of (x, w, b) or (x, w, b, skip); outputs y and, for its gradients, what it keeps.
 
     NNabla owns what is kept, as a second output, so that it is freed and reused like any other intermediate result.
@@ -723,11 +806,66 @@ class Layer(PythonFunction):
         """Activations need y; all but the skip connection need what is kept."""
         return i < 3 and (o == 1 or self._plan.needs_y)
 
-    def _read(self, array: nn.NdArray) -> int:
-        return array.data_ptr(np.float32, self.ctx)
 
-    def _write(self, array: nn.NdArray) -> int:
-        return array.data_ptr(np.float32, self.ctx, True)
+class SpectralNormalization(_Function):
+    """W / sigma as a function of (W, u), where sigma is W's largest singular value; W is (O, I, kh, kw), u (1, O).
+
+    As `F.spectral_norm(W, u, dim=0, itr=1)`: the forward moves u by one power iteration, and the gradient takes u and v
+    as constants. Outputs W / sigma, and u, v and sigma as they were.
+    """
+
+    @property
+    def name(self) -> str:
+        """As it shows in NNabla's graphs."""
+        return "BlasSpectralNormalization"
+
+    def min_outputs(self) -> int:
+        """The weight, and what its gradient needs."""
+        return 2
+
+    def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Shape the outputs."""
+        self._shape = (inputs[0].shape[0], inputs[0].size // inputs[0].shape[0])
+        outputs[0].reset_shape(inputs[0].shape, True)
+        outputs[1].reset_shape((sum(self._shape) + 1,), True)
+
+    def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """One power iteration."""
+        w, u = _view(self._read(inputs[0].data), self._shape), _view(self._read(inputs[1].data), self._shape[:1])
+        v = _unit(u @ w)
+        moved = w @ v
+        u[...] = _unit(moved)
+        sigma = u @ moved
+        np.multiply(w, 1 / sigma, out=_view(self._write(outputs[0].data), self._shape))
+        np.concatenate([u, v, [sigma]], out=_view(self._write(outputs[1].data), outputs[1].shape))
+
+    def backward_impl(
+        self, inputs: List[nn.Variable], outputs: List[nn.Variable], propagate_down: List[bool], accum: List[bool]
+    ) -> None:
+        """dW = (dY - <dY, W/sigma> u v') / sigma."""
+        if not propagate_down[0]:
+            return
+        kept = _view(self._read(outputs[1].data), outputs[1].shape)
+        u, v, sigma = kept[: self._shape[0]], kept[self._shape[0] : -1], kept[-1]
+        dy = _view(self._read(outputs[0].grad), self._shape)
+        dw = _view((self._read if accum[0] else self._write)(inputs[0].grad), self._shape)
+        normalized = _view(self._read(outputs[0].data), self._shape)
+        along = np.vdot(dy, normalized) / sigma
+        gradient = np.multiply.outer(u * -along, v)
+        gradient += dy * (1 / sigma)
+        np.add(dw, gradient, out=dw) if accum[0] else np.copyto(dw, gradient)
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """All that is needed is kept."""
+        return False
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """W / sigma, u, v and sigma."""
+        return True
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / (np.sqrt(x @ x) + 1e-12)
 
 
 def layer(
@@ -737,6 +875,11 @@ def layer(
     inputs = [x, w, b] + ([] if skip is None else [skip])
     outputs = Layer(description, [v.need_grad for v in inputs], nn.get_current_context())(*inputs)
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
+    """W / sigma; see `SpectralNormalization`."""
+    return SpectralNormalization(nn.get_current_context())(w, u)[0]
 
 
 _state = {"active": False}

@@ -44,6 +44,11 @@ def convolution(
     return h if skip is None else skip + h
 
 
+def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
+    """w (O, I, kh, kw) divided by its largest singular value, estimated by one power iteration, which moves u (1, O)."""
+    return cpu_kernels.spectral_normalization(w, u) if cpu_kernels.active() else F.spectral_norm(w, u, dim=0, itr=1)
+
+
 def activate(x: nn.Variable, activation: str) -> nn.Variable:
     """Apply "relu", "leaky_relu" (slope 0.2), "tanh", or nothing for ""."""
     if activation == "leaky_relu":

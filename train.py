@@ -36,7 +36,7 @@ from context import set_context
 from data_source import DataIterator, DomainSource, Sample
 from image_pool import ImagePool
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
-from models import FROZEN, NETWORKS, create_parameters, discriminator, generator
+from models import FROZEN, NETWORKS, create_parameters, discriminator, generator, generator_twice
 from monitors import Monitors, draw_curves, short_summary
 from samples import SampleGrid
 from sequence import MiniBatch, SequentialTranslation
@@ -177,8 +177,7 @@ class InstaGAN:
         with nn.parameter_scope(f"gen_{source}2{target}"):
             y, b = generator(x, a, owner, self.arch)
         with nn.parameter_scope(f"gen_{target}2{source}"):
-            reconstructed = generator(y, b, owner, self.arch)
-            identity = generator(x, a, owner, self.arch)
+            reconstructed, identity = generator_twice((y, b), (x, a), owner, self.arch)
         with nn.parameter_scope(f"dis_{target}"):
             all_b = F.concatenate(b_earlier, b, axis=0) if earlier else b
             all_owner = F.concatenate(owner_earlier, owner, axis=1) if earlier else owner

@@ -14,6 +14,7 @@ when it pads it, stays blocked to its end, and hands out plain NCHW: the rest of
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import threading
@@ -61,6 +62,9 @@ class _Library:
     """libdnnl with an engine and a stream. `call` runs one of its functions and raises RuntimeError on its errors."""
 
     def __init__(self) -> None:
+        # read when libgomp is loaded: its threads are not to spin for long while they wait for each other, since
+        # on a machine that does other work too they wait for one that is not running, and a step takes minutes
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         self._lib = ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libdnnl.so.3"))
         self._lib.dnnl_version.restype = POINTER(_Version)
         self._lib.dnnl_memory_desc_get_size.restype = c_size_t

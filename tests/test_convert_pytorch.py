@@ -20,6 +20,8 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+from errors import UserError, run_main
+
 import h5py
 import nnabla as nn
 import numpy as np
@@ -30,7 +32,6 @@ from hypothesis import strategies as st
 import convert_pytorch
 import model_file
 import models
-from errors import UserError, run_main
 from pth_reader import read_state_dict
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,11 +27,11 @@ SCRIPTS = ROOT / "datasets"
 REAL_CCP = ROOT.parent / "shared" / "data" / "clothing-co-parsing"
 sys.path[:0] = [str(ROOT), str(SCRIPTS)]
 
+from errors import UserError  # noqa: E402
+
 import generate_ccp_dataset as ccp  # noqa: E402
 import generate_shapes_dataset as shapes  # noqa: E402
 from new_folder import new_folder  # noqa: E402
-
-from errors import UserError  # noqa: E402
 
 NAMES = (
     "null accessories bag belt blazer blouse bodysuit boots bra bracelet cape cardigan clogs coat dress earrings flats "

@@ -1,0 +1,563 @@
+# SPDX-License-Identifier: Apache-2.0
+"""translate.py as a user runs it, with a small random model: what comes back, and what is said about the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import errors
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cpu_kernels
+import model_file
+import models
+import pictures
+import translate
+from context import set_context
+from models import GENERATORS, NETWORKS, Architecture, create_parameters
+from translate import Translator
+
+ARCH = Architecture(ngf=4, ndf=2, n_blocks=1)
+HEIGHT, WIDTH = 16, 20
+MORE = dict(fineSizeH=HEIGHT, fineSizeW=WIDTH, ins_per=2, ins_max=4, set_order="decreasing")
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(clean_nnabla):
+    """Graphs made here are computed as the scripts do it."""
+    set_context("cpu")
+    cpu_kernels.configure("auto")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random model whose translations are far from its inputs: weights of 0.2, where training starts from 0.02."""
+    import nnabla as nn
+
+    nn.clear_parameters()
+    create_parameters(ARCH, np.random.RandomState(5))
+    values = {n: v.d * (10 if n.endswith("W") else 1) for n, v in nn.get_parameters(grad_only=False).items()}
+    nn.clear_parameters()
+    path = tmp_path_factory.mktemp("model") / "params_000007.h5"
+    model_file.save_model(path, values, model_file.model_config(ARCH, networks=sorted(NETWORKS), **MORE))
+    return path
+
+
+def picture(seed, height=HEIGHT, width=WIDTH):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def mask(top, left, bottom, right, height=HEIGHT, width=WIDTH):
+    values = np.zeros((height, width), np.uint8)
+    values[top:bottom, left:right] = 255
+    return values
+
+
+SMALL, MIDDLE, LARGE = mask(1, 1, 4, 5), mask(8, 1, 14, 8), mask(1, 9, 14, 19)
+
+
+def save(folder, name, seed, masks):
+    """A picture in `folder` and its masks, by number, in `folder`_seg."""
+    seg = folder.with_name(folder.name + "_seg")
+    for f in (folder, seg):
+        f.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed)).save(folder / f"{name}.png")
+    for number, values in masks.items():
+        Image.fromarray(values).save(seg / f"{name}_{number}.png")
+
+
+@pytest.fixture()
+def data(tmp_path):
+    """Two pictures in A, with masks that are numbered with gaps and not by size, and one in B."""
+    root = tmp_path / "data"
+    save(root / "testA", "first", 1, {0: SMALL, 2: LARGE, 5: MIDDLE})
+    save(root / "testA", "second", 2, {3: MIDDLE})
+    save(root / "testB", "other", 3, {0: MIDDLE, 1: SMALL})
+    return root
+
+
+@pytest.fixture()
+def translated(monkeypatch, capsys, model, tmp_path):
+    """Run translate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments, out=tmp_path / "out", of=model):
+        arguments = ["--model", of, "--output", out, "-c", "cpu", *arguments]
+        monkeypatch.setattr(sys, "argv", ["translate.py", *map(str, arguments)])
+        import nnabla as nn
+
+        nn.clear_parameters()
+        with pytest.raises(SystemExit) as exit_:
+            errors.run_main(translate.main)
+        return (exit_.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture()
+def done(translated):
+    """Run it and expect it to succeed; gives standard output."""
+
+    def run(*arguments, **more):
+        code, out, err = translated(*arguments, **more)
+        assert code == 0, err
+        return out
+
+    return run
+
+
+def image(path):
+    return np.asarray(Image.open(path))
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def truth(model, direction, seed, masks, ins_per=2):
+    """The translation by the networks alone, masks in the order given: uint8 picture, uint8 masks."""
+    import nnabla as nn
+
+    nn.clear_parameters()
+    nn.load_parameters(str(model))
+    translator = Translator(GENERATORS[direction], ARCH, ins_per)
+    masks = pictures.masks_to_network(np.array(masks) > 127)
+    y, b = translator.translate(pictures.to_network(picture(seed)), masks)
+    return pictures.to_picture(y), [pictures.to_picture(m) for m in b]
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+def test_a_domain(done, data, model, tmp_path):
+    """Largest instance first, but numbered as in the input."""
+    said = done("--dataroot", data, "--direction", "AtoB")
+    out = tmp_path / "out"
+    assert names(out / "images") == ["first.png", "second.png"]
+    assert names(out / "masks") == ["first_0.png", "first_2.png", "first_5.png", "second_3.png"]
+    y, (large, middle, small) = truth(model, "AtoB", 1, [LARGE, MIDDLE, SMALL])
+    np.testing.assert_array_equal(image(out / "images" / "first.png"), y)
+    for number, expected in ((0, small), (2, large), (5, middle)):
+        np.testing.assert_array_equal(image(out / "masks" / f"first_{number}.png"), expected)
+    y, (middle,) = truth(model, "AtoB", 2, [MIDDLE])
+    np.testing.assert_array_equal(image(out / "images" / "second.png"), y)
+    np.testing.assert_array_equal(image(out / "masks" / "second_3.png"), middle)
+    assert np.abs(y.astype(int) - picture(2)).mean() > 10, "a translation that changes nothing tests nothing"
+    assert "2 of 2" in said and "index.html" in said and "context: cpu" in said and str(model) in said
+
+
+def test_the_other_direction(done, data, model, tmp_path):
+    done("--dataroot", data, "--direction", "BtoA")
+    assert names(tmp_path / "out" / "images") == ["other.png"]
+    y, (middle, small) = truth(model, "BtoA", 3, [MIDDLE, SMALL])
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "other.png"), y)
+    np.testing.assert_array_equal(image(tmp_path / "out" / "masks" / "other_0.png"), middle)
+    np.testing.assert_array_equal(image(tmp_path / "out" / "masks" / "other_1.png"), small)
+    other_way, _ = truth(model, "AtoB", 3, [MIDDLE, SMALL])
+    assert not np.array_equal(y, other_way)
+
+
+def test_another_phase(done, data, tmp_path):
+    save(data / "sampleA", "one", 1, {0: SMALL})
+    done("--dataroot", data, "--phase", "sample")
+    assert names(tmp_path / "out" / "images") == ["one.png"]
+
+
+@pytest.mark.parametrize("say", [True, False])
+def test_a_folder(done, data, model, tmp_path, say):
+    """Its masks are in FOLDER_seg, or where --masks says."""
+    folder, seg = data / "testA", data / "testA_seg"
+    if say:
+        seg = seg.rename(tmp_path / "my masks")
+    done("--image", folder, *(["--masks", seg] if say else []))
+    assert names(tmp_path / "out" / "masks") == ["first_0.png", "first_2.png", "first_5.png", "second_3.png"]
+    np.testing.assert_array_equal(
+        image(tmp_path / "out" / "images" / "second.png"), truth(model, "AtoB", 2, [MIDDLE])[0]
+    )
+
+
+def test_one_picture_with_its_masks(done, data, model, tmp_path):
+    masks = [data / "testA_seg" / f"first_{n}.png" for n in (0, 5)]
+    done("--image", data / "testA" / "first.png", "--masks", *masks)
+    out = tmp_path / "out"
+    assert names(out / "images") == ["first.png"] and names(out / "masks") == ["first_0.png", "first_5.png"]
+    y, (middle, small) = truth(model, "AtoB", 1, [MIDDLE, SMALL])
+    np.testing.assert_array_equal(image(out / "images" / "first.png"), y)
+    np.testing.assert_array_equal(image(out / "masks" / "first_0.png"), small)
+    np.testing.assert_array_equal(image(out / "masks" / "first_5.png"), middle)
+
+
+def test_masks_of_other_names_are_numbered_as_given(done, data, tmp_path):
+    left, right = data / "left.png", data / "right.png"
+    Image.fromarray(SMALL).save(left)
+    Image.fromarray(LARGE).save(right)
+    done("--image", data / "testA" / "first.png", "--masks", left, right)
+    assert names(tmp_path / "out" / "masks") == ["first_0.png", "first_1.png"]
+
+
+def test_a_run_folder_means_its_newest_model(done, data, model, tmp_path):
+    """model.h5 of the folder with the highest number; by number, not by date."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for number in (20, 100, 3):
+        for ending in (".h5", ".json"):
+            shutil.copy(model.with_suffix(ending), folder / f"params_{number:06d}{ending}")
+    said = done("--dataroot", data, of=folder)
+    assert "params_000100.h5" in said
+
+
+def test_ins_max_leaves_the_others_alone_and_says_so(done, data, model, tmp_path):
+    said = done("--dataroot", data, "--ins-max", 2)
+    assert names(tmp_path / "out" / "masks") == ["first_2.png", "first_5.png", "second_3.png"]
+    (line,) = [line for line in said.splitlines() if "first_0" in line]
+    assert "--ins-max" in line and "first_2" not in line and "first_5" not in line
+    assert not any("second_3" in line for line in said.splitlines())
+    y, _ = truth(model, "AtoB", 1, [LARGE, MIDDLE])
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "first.png"), y)
+
+
+def test_an_empty_mask_is_left_alone_and_named(done, data, tmp_path):
+    Image.fromarray(np.zeros_like(SMALL)).save(data / "testA_seg" / "second_8.png")
+    said = done("--dataroot", data)
+    (line,) = [line for line in said.splitlines() if "second_8" in line]
+    assert "empty" in line
+    assert names(tmp_path / "out" / "masks") == ["first_0.png", "first_2.png", "first_5.png", "second_3.png"]
+
+
+@pytest.mark.parametrize("empty_masks", [0, 2])
+def test_a_picture_without_instances_comes_back_unchanged(done, data, tmp_path, empty_masks):
+    large = picture(9, 31, 50)
+    Image.fromarray(large).save(data / "testA" / "lonely.png")
+    for number in range(empty_masks):
+        Image.fromarray(np.zeros((31, 50), np.uint8)).save(data / "testA_seg" / f"lonely_{number}.png")
+    said = done("--dataroot", data)
+    assert any("lonely" in line and "no instance" in line for line in said.splitlines())
+    resized = np.asarray(Image.fromarray(large).resize((WIDTH, HEIGHT), Image.BICUBIC))
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "lonely.png"), resized)
+    assert names(tmp_path / "out" / "images") == ["first.png", "lonely.png", "second.png"]
+    assert not list((tmp_path / "out" / "masks").glob("lonely*"))
+
+
+def test_an_unreadable_file_is_listed_at_the_end(translated, data, tmp_path):
+    (data / "testA" / "broken.png").write_bytes(b"nothing")
+    save(data / "testA", "bad mask", 4, {0: SMALL, 1: LARGE})
+    victim = data / "testA_seg" / "bad mask_1.png"
+    victim.write_bytes(victim.read_bytes()[:30])
+    code, out, err = translated("--dataroot", data)
+    assert code == 1
+    assert names(tmp_path / "out" / "images") == ["first.png", "second.png"]
+    assert "2 of 4" in out
+    last = err.splitlines()[-2:]
+    assert "bad mask_1.png" in last[0] and "broken.png" in last[1]
+    assert all("not translated" in line for line in last) and "Traceback" not in err
+    assert "first" in (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+def test_one_unreadable_picture_is_a_failure(translated, data):
+    (data / "testA" / "first.png").write_bytes(b"")
+    code, _, err = translated("--image", data / "testA" / "first.png", "--masks", data / "testA_seg" / "first_0.png")
+    assert code != 0 and "first.png" in err and "Traceback" not in err
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 20), (16, 21), (19, 22), (8, 8), (9, 11), (24, 12)])
+def test_sizes_by_flag(done, data, tmp_path, height, width):
+    """Also those that are not multiples of 4: padded and cropped back."""
+    done("--dataroot", data, "--fineSizeH", height, "--fineSizeW", width)
+    out = tmp_path / "out"
+    for path in [*(out / "images").iterdir(), *(out / "masks").iterdir(), *(out / "inputs").iterdir()]:
+        assert image(path).shape[:2] == (height, width), path
+    resized = np.asarray(Image.fromarray(picture(2)).resize((width, height), Image.BICUBIC))
+    np.testing.assert_array_equal(image(out / "inputs" / "second.png"), resized)
+
+
+def test_a_size_that_is_padded_is_the_padded_one_cropped_back(model):
+    """What is translated is the picture with its mirrored margin on the right and at the bottom."""
+    import nnabla as nn
+
+    nn.load_parameters(str(model))
+    translator = Translator("gen_x2y", ARCH, 2)
+    x = pictures.to_network(picture(1))
+    a = pictures.masks_to_network(np.array([LARGE, MIDDLE, SMALL]) > 127)
+    y, b = translator.translate(x[:, :14, :17], a[:, :14, :17])
+    rows, columns = [*range(14), 12, 11], [*range(17), 15, 14, 13]
+    whole_y, whole_b = translator.translate(x[:, rows][:, :, columns], a[:, rows][:, :, columns])
+    assert y.shape == (3, 14, 17) and b.shape == (3, 14, 17)
+    np.testing.assert_array_equal(y, whole_y[:, :14, :17])
+    np.testing.assert_array_equal(b, whole_b[:, :14, :17])
+
+
+def test_a_model_without_a_size_wants_one(translated, done, data, model, tmp_path):
+    parameters, config = model_file.load_model(model)
+    path = tmp_path / "converted.h5"
+    model_file.save_model(path, parameters, {**config, "fineSizeH": None, "fineSizeW": None})
+    code, _, err = translated("--dataroot", data, of=path)
+    assert code == 2 and "--fineSizeH" in err and "--fineSizeW" in err and err.count("\n") == 1
+    done("--dataroot", data, "--fineSizeH", 12, "--fineSizeW", 16, of=path)
+    assert image(tmp_path / "out" / "images" / "first.png").shape == (12, 16, 3)
+
+
+# --- sequential -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ins_per", [1, 2, 3])
+def test_more_instances_cost_no_larger_graph(monkeypatch, model, ins_per):
+    """Eight instances are translated with graphs of `ins_per` masks at most, and few of them."""
+    import nnabla as nn
+
+    nn.load_parameters(str(model))
+    built, original = [], models.generator
+
+    def noting(x, a, *more):
+        built.append((x.shape[0], a.shape[0]))
+        return original(x, a, *more)
+
+    monkeypatch.setattr(translate, "generator", noting)
+    boxes = [mask(2 * i, 2 * i, 2 * i + 2, 2 * i + 3) for i in range(8)]
+    translator = Translator("gen_x2y", ARCH, ins_per)
+    x = pictures.to_network(picture(1))
+    y, b = translator.translate(x, pictures.masks_to_network(np.array(boxes) > 0))
+    assert b.shape == (8, HEIGHT, WIDTH)
+    assert {pictures_ for pictures_, _ in built} == {1}
+    rest = [8 % ins_per] if 8 % ins_per else []
+    assert [masks for _, masks in built] == [ins_per] + rest
+
+
+def test_sequential_translation_starts_from_the_pass_before(model):
+    """Three instances, two at a time, are the first two, and then the third on what they gave."""
+    import nnabla as nn
+
+    nn.load_parameters(str(model))
+    translator = Translator("gen_x2y", ARCH, 2)
+    x = pictures.to_network(picture(1))
+    a = pictures.masks_to_network(np.array([LARGE, MIDDLE, SMALL]) > 127)
+    y, b = translator.translate(x, a)
+    first_y, first_b = translator.translate(x, a[:2])
+    second_y, second_b = translator.translate(first_y, a[2:])
+    np.testing.assert_array_equal(y, second_y)
+    np.testing.assert_array_equal(b, np.concatenate([first_b, second_b]))
+    at_once, _ = Translator("gen_x2y", ARCH, 3).translate(x, a)
+    assert not np.allclose(at_once, y, atol=1e-3)
+
+
+def test_ins_per_by_flag(done, data, model, tmp_path):
+    done("--dataroot", data, "--ins-per", 3)
+    y, _ = truth(model, "AtoB", 1, [LARGE, MIDDLE, SMALL], ins_per=3)
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "first.png"), y)
+    assert not np.array_equal(y, truth(model, "AtoB", 1, [LARGE, MIDDLE, SMALL], ins_per=2)[0])
+
+
+def test_random_order_by_seed(done, data, tmp_path):
+    """Some seed gives another order than decreasing; the same seed gives the same."""
+    results = {}
+    for seed in (0, 1, 2, 3, 0):
+        out = tmp_path / f"out{len(results)}{seed}"
+        done("--dataroot", data, "--set-order", "random", "--seed", seed, out=out)
+        result = image(out / "images" / "first.png").tobytes()
+        assert results.setdefault(seed, result) == result
+    assert len(set(results.values())) > 1
+
+
+# --- the folder of results --------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_overwritten_unasked(translated, done, data, tmp_path):
+    done("--dataroot", data)
+    before = image(tmp_path / "out" / "images" / "first.png")
+    code, _, err = translated("--dataroot", data, "--direction", "AtoB", "--ins-max", 1)
+    assert code == 2 and err.count("\n") == 1 and "--overwrite" in err and "first.png" in err
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "first.png"), before)
+    done("--dataroot", data, "--ins-max", 1, "--overwrite")
+    assert not np.array_equal(image(tmp_path / "out" / "images" / "first.png"), before)
+    left = names(tmp_path / "out" / "masks")
+    assert left == ["first_2.png", "second_3.png"], "masks of the earlier translation would be taken for this one's"
+
+
+class Sources(HTMLParser):
+    """What a page refers to, its elements, and its text."""
+
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.sources, self.tags, self.words, self.attributes = [], set(), "", set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attributes}
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def check_page(out):
+    """Every picture that the page shows exists; gives the page."""
+    page = Sources(out / "index.html")
+    assert page.sources
+    for source in page.sources:
+        parts = urlsplit(source)
+        assert not (parts.scheme or parts.netloc or parts.query or parts.fragment), source
+        Image.open(out / unquote(parts.path)).verify()
+    return page
+
+
+def shown(page, folder):
+    return sorted(unquote(s).split("/", 1)[1] for s in page.sources if s.startswith(folder + "/"))
+
+
+def test_the_page_shows_all_four(done, data, tmp_path):
+    """Input, its masks, output and its masks, for each picture."""
+    done("--dataroot", data)
+    page = check_page(tmp_path / "out")
+    assert len(page.sources) == 8 and "first" in page.words and "second" in page.words
+    assert shown(page, "images") == shown(page, "inputs") == ["first.png", "second.png"]
+    sources = [unquote(s) for s in page.sources if "first" in s]
+    np.testing.assert_array_equal(image(tmp_path / "out" / sources[0]), picture(1))
+    covered = (np.stack([LARGE, MIDDLE, SMALL]) > 0).any(axis=0)
+    np.testing.assert_array_equal(image(tmp_path / "out" / sources[1]).any(axis=2), covered)
+    assert sources[2] == "images/first.png"
+    masks = [image(tmp_path / "out" / "masks" / f"first_{n}.png") for n in (0, 2, 5)]
+    bright = np.max(masks, axis=0) > 140
+    assert image(tmp_path / "out" / sources[3]).any(axis=2)[bright].all()
+
+
+def test_two_runs_into_one_folder_make_one_page(done, data, tmp_path):
+    done("--dataroot", data)
+    done("--dataroot", data, "--direction", "BtoA")
+    page = check_page(tmp_path / "out")
+    assert shown(page, "images") == ["first.png", "other.png", "second.png"]
+    done("--image", data / "testA" / "second.png", "--masks", data / "testA_seg" / "second_3.png", "--overwrite")
+    assert shown(check_page(tmp_path / "out"), "images") == ["first.png", "other.png", "second.png"]
+
+
+ODD = [
+    "<script>alert(1)<script>",
+    'a"b',
+    "a'b",
+    "a b",
+    "a#b",
+    "a?b",
+    "100%",
+    "%41",
+    "a&amp;b",
+    "ジーンズ",
+    'x" onerror="y',
+]
+
+
+def test_odd_names_are_escaped_and_found(done, tmp_path):
+    folder = tmp_path / "odd"
+    for i, name in enumerate(ODD):
+        save(folder, name, i, {0: SMALL})
+    done("--image", folder)
+    page = check_page(tmp_path / "out")
+    assert shown(page, "images") == sorted(f"{name}.png" for name in ODD)
+    assert not page.tags & {"script", "b", "i"} and "onerror" not in page.attributes
+    for name in ODD:
+        assert name in page.words, "as it is, once the browser has read it"
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refusal(translated, tmp_path, *arguments, **more):
+    code, out, err = translated(*arguments, **more)
+    assert code == 2, err
+    assert err.startswith("translate.py: error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert not (tmp_path / "out").exists(), "nothing is written before everything is checked"
+    return err
+
+
+WRONG = [
+    ("", ["--dataroot", "--image"]),
+    ("--image {A}/first.png --dataroot {data}", ["--dataroot", "--image"]),
+    ("--image {A}/first.png", ["--masks"]),
+    ("--dataroot {data} --masks {seg}/first_0.png", ["--masks", "--image"]),
+    ("--image nowhere.png --masks {seg}/first_0.png", ["nowhere.png", "--image"]),
+    ("--image {A}/first.png --masks {seg}/first_1.png", ["first_1.png", "--masks"]),
+    ("--image {A} --masks nowhere", ["nowhere", "masks"]),
+    ("--image {A} --masks {seg}/first_0.png {seg}/first_2.png", ["--masks", "folder"]),
+    ("--dataroot nowhere", ["nowhere"]),
+    ("--dataroot {data} --phase train", ["trainA", "test"]),
+    ("--dataroot {data} --direction AtoC", ["--direction", "AtoB", "BtoA"]),
+    ("--dataroot {data} --fineSizeH 7", ["--fineSizeH", "8"]),
+    ("--dataroot {data} --fineSizeW x", ["--fineSizeW", "whole number"]),
+    ("--dataroot {data} --ins-max 0", ["--ins-max", "at least 1"]),
+    ("--dataroot {data} --ins-per 0", ["--ins-per", "at least 1"]),
+    ("--dataroot {data} --set-order up", ["--set-order", "decreasing", "random"]),
+    ("--dataroot {data} --data {data}", ["--data"]),
+    ("--dataroot {data} -t half", ["half"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[w[0] or "nothing" for w in WRONG])
+def test_wrong_usage_is_refused_in_one_line(translated, data, tmp_path, arguments, words):
+    places = dict(data=data, A=data / "testA", seg=data / "testA_seg")
+    told = refusal(translated, tmp_path, *[a.format(**places) for a in arguments.split()])
+    assert all(word in told for word in words), told
+
+
+def test_the_model_must_be_given_and_be_there(translated, data, tmp_path, run_script):
+    assert "nowhere" in refusal(translated, tmp_path, "--dataroot", data, of="nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "params_" in refusal(translated, tmp_path, "--dataroot", data, of=empty)
+    done = run_script("translate.py", "--dataroot", data, cwd=tmp_path)
+    assert done.returncode == 2 and "--model" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_without_this_direction(translated, data, model, tmp_path):
+    parameters, config = model_file.load_model(model)
+    kept = {n: v for n, v in parameters.items() if n.startswith("gen_x2y")}
+    model_file.save_model(tmp_path / "one.h5", kept, {**config, "networks": ["gen_x2y"]})
+    told = refusal(translated, tmp_path, "--dataroot", data, "--direction", "BtoA", of=tmp_path / "one.h5")
+    assert "BtoA" in told and "one.h5" in told
+    code, _, err = translated("--dataroot", data, "--direction", "AtoB", of=tmp_path / "one.h5")
+    assert code == 0, err
+
+
+def test_models_that_cannot_be_used(translated, data, model, tmp_path):
+    """Without its .json, with one that is broken, lacks something or says another width; and a file of another kind."""
+    path = tmp_path / "copy.h5"
+    shutil.copy(model, path)
+    assert "copy.json" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+    config = json.loads(model.with_suffix(".json").read_text())
+    less = {name: value for name, value in config.items() if name != "ngf"}
+    for text in ("", "{", "[]", "3", json.dumps(less)):
+        path.with_suffix(".json").write_text(text)
+        assert "copy.json" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+    path.with_suffix(".json").write_text(json.dumps({**config, "ngf": 8}))
+    assert "copy.h5" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+    path.with_suffix(".json").write_text(json.dumps({**config, "n_blocks": 2}))
+    assert "copy.h5" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+    path.with_suffix(".json").write_text(json.dumps(config))
+    path.write_bytes(model.read_bytes()[:3000])
+    assert "copy.h5" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+    path.write_bytes(b"")
+    assert "copy.h5" in refusal(translated, tmp_path, "--dataroot", data, of=path)
+
+
+@pytest.mark.parametrize("missing", ["networks", "ins_per", "set_order"])
+def test_a_json_that_lacks_a_field_is_named(translated, data, model, tmp_path, missing):
+    path = tmp_path / "copy.h5"
+    shutil.copy(model, path)
+    config = json.loads(model.with_suffix(".json").read_text())
+    config.pop(missing)
+    path.with_suffix(".json").write_text(json.dumps(config))
+    told = refusal(translated, tmp_path, "--dataroot", data, of=path)
+    assert "copy.json" in told and missing in told
+
+
+def test_an_output_that_cannot_be_made_is_refused(translated, data, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        code, _, err = translated("--dataroot", data, out=out)
+        assert code == 2 and err.count("\n") == 1 and "file" in err and "--output" in err

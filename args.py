@@ -14,7 +14,7 @@ from models import Architecture, smallest_size
 
 # what a resumed run may not change: the model, the data, and the course of the training
 FIXED_ON_RESUME = (
-    "dataroot loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
+    "loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
     "pool_size seed type_config pretrained"
 ).split()
@@ -90,9 +90,8 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
             what = ", ".join(f"--{n.replace('_', '-')} {getattr(args, n)} (was {saved[n]})" for n in differing)
             raise UserError(f"--resume cannot change {what}; leave that out, or start anew in another --monitor-path")
     _check_sizes(args)
-    if args.pretrained and not Path(args.pretrained).exists():
+    if args.pretrained and not args.resume and not Path(args.pretrained).exists():
         raise UserError(f"no file {args.pretrained} (--pretrained)")
-    args.model_save_path = args.model_save_path or args.monitor_path
     return args
 
 

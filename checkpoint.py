@@ -8,6 +8,7 @@ and is read without executing anything.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -33,7 +34,13 @@ def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Pa
 
 def find(folder: str | Path) -> List[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return sorted(Path(folder).glob("checkpoint_*.npz"))
+    return numbered(folder, "checkpoint", "npz")
+
+
+def numbered(folder: str | Path, stem: str, ending: str) -> List[Path]:
+    """The files STEM_NUMBER.ENDING in `folder`, by number."""
+    found = {path: re.fullmatch(stem + r"_(\d+)", path.stem) for path in Path(folder).glob(f"{stem}_*.{ending}")}
+    return sorted((path for path in found if found[path]), key=lambda path: int(found[path][1]))
 
 
 def load_newest(folder: str | Path) -> Tuple[Arrays, State]:
@@ -47,12 +54,12 @@ def load_newest(folder: str | Path) -> Tuple[Arrays, State]:
             with np.load(path, allow_pickle=False) as file:
                 names = [n for n in file.files if n.startswith("arrays/")]
                 return {n[len("arrays/") :]: file[n] for n in names}, json.loads(str(file["state"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             print(f"{path} is damaged ({error}); taking the one before it", file=sys.stderr)
     raise UserError(f"no whole checkpoint in {folder} to resume from; start again without --resume")
 
 
-def keep_last(folder: str | Path, pattern: str, count: int) -> None:
-    """Delete all but the last `count` (by name) of the files in `folder` that match `pattern`."""
-    for path in sorted(Path(folder).glob(pattern))[:-count]:
+def keep_last(folder: str | Path, stem: str, ending: str, count: int = 3) -> None:
+    """Delete all but the last `count` of the files STEM_NUMBER.ENDING in `folder`."""
+    for path in numbered(folder, stem, ending)[:-count]:
         path.unlink()

@@ -24,11 +24,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from errors import UserError
+
 import nnabla as nn
 import numpy as np
 from nnabla.function import PythonFunction
-
-from errors import UserError
 
 VERSION = (3, 2)
 EPS = 1e-5

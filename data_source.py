@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Deque, Dict, List, Sequence, Tuple
+
+from errors import UserError
 
 import numpy as np
 
@@ -59,6 +62,9 @@ class DomainSource:
         self.ins_max, self.set_order, self.flip = ins_max, set_order, flip
         most = max(len(item.masks) for item in self.items)
         self._decoded = lru_cache(max(1, cache_bytes // (load_size[0] * load_size[1] * (3 + most))))(self._decode)
+
+        names = "\n".join(f"{item.name} {list(item.masks)}" for item in self.items)
+        self.fingerprint = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -117,7 +123,14 @@ class DataIterator:
         return self._queue[0][0] if self._queue else self._now()
 
     def set_state(self, state: Dict[str, Any]) -> None:
-        """Go on from a `state()`; what was prefetched is dropped."""
+        """Go on from a `state()`; what was prefetched is dropped.
+
+        Raises:
+            UserError: where the source has other pictures than it had then.
+        """
+        if state["pictures"] != self.source.fingerprint:
+            name = self.source.items[0].image.parent
+            raise UserError(f"{name} holds other pictures or masks than when the run was stopped; bring those back")
         self._queue.clear()
         self._rng.bit_generator.state = state["rng"]
         self._order, self._position = list(state["order"]), state["position"]
@@ -127,7 +140,8 @@ class DataIterator:
         self._pool.shutdown(wait=True)
 
     def _now(self) -> Dict[str, Any]:
-        return {"rng": self._rng.bit_generator.state, "order": list(self._order), "position": self._position}
+        state = {"rng": self._rng.bit_generator.state, "order": list(self._order), "position": self._position}
+        return {**state, "pictures": self.source.fingerprint}
 
     def _draw(self) -> Draw:
         if self._position == len(self._order):

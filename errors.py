@@ -20,13 +20,18 @@ class UserError(Exception):
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its return value (None counts as 0).
 
-    A `UserError` is printed as one line on standard error and exits with 2; Ctrl-C exits with 130.
+    A `UserError` is printed as one line on standard error and exits with 2, as is what the system refuses (a full
+    disk, a folder that may not be written); Ctrl-C exits with 130.
     """
     program = Path(sys.argv[0]).name
     try:
         code = main()
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{program}: error: {error.strerror or error}:{where}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ import nnabla as nn
 import numpy as np
 
 import atomic
+import checkpoint
 from models import NETWORKS, Architecture
 
 Config = Dict[str, Any]
@@ -46,14 +47,14 @@ def find_model(path: str | Path) -> Path:
         raise UserError(f"no model at {path}; give a run folder (--monitor-path of train.py) or a .h5 file")
     if path.is_file():
         return path
-    saved = sorted(path.glob("params_*.h5"))
+    saved = checkpoint.numbered(path, "params", "h5")
     if not saved:
         raise UserError(f"{path} holds no params_*.h5; has the training saved a model yet? (--save-interval)")
     return saved[-1]
 
 
 def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
-    """Read a model's parameters, name to float32 array, and its .json with at least `networks` and the architecture.
+    """Read a model's parameters, name to float32 array, and its .json.
 
     Raises:
         UserError: where either file is missing or is not what it should be.
@@ -69,6 +70,9 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         architecture_of(config)
+        missing = [name for name in ("networks", "ins_per", "set_order") if name not in config]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         if not set(config["networks"]) <= set(NETWORKS):
             raise ValueError(f"it names networks other than {', '.join(NETWORKS)}")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -84,7 +84,10 @@ def generator(
 
 
 def generator_twice(
-    one: Tuple[nn.Variable, nn.Variable], other: Tuple[nn.Variable, nn.Variable], membership: nn.Variable, arch: Architecture
+    one: Tuple[nn.Variable, nn.Variable],
+    other: Tuple[nn.Variable, nn.Variable],
+    membership: nn.Variable,
+    arch: Architecture,
 ) -> List[Tuple[nn.Variable, nn.Variable]]:
     """Translate two batches (x, a) of one membership, for training; together, which is faster, where that is the same.
 

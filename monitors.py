@@ -25,7 +25,6 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        atomic.write_text(path, "")
 
     def add(self, line: str) -> None:
         """Append a line; it is on its way to the disk when this returns."""
@@ -34,7 +33,7 @@ class Log:
 
     def state(self) -> str:
         """All the lines so far."""
-        return self.path.read_text(encoding="utf-8")
+        return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
 
     def set_state(self, text: str) -> None:
         """Make the file what it was."""
@@ -52,11 +51,21 @@ class Monitors:
         self._flushed = -1
         self._elapsed, self._lap = 0.0, time.time()
 
+    def start(self) -> None:
+        """Begin with empty files."""
+        for log in (*self._series.values(), self._timer):
+            log.set_state("")
+
     def add(self, iteration: int, losses: Dict[str, float]) -> None:
         """Take the losses of iteration 0, 1, ...; one that did not occur in it is absent from `losses`."""
         for name, value in losses.items():
             self._pending[name].append(value)
-        if iteration - self._flushed < self.interval:
+        if iteration - self._flushed >= self.interval:
+            self.flush(iteration)
+
+    def flush(self, iteration: int) -> None:
+        """Write a line for what came after the last one, `iteration` included."""
+        if iteration == self._flushed:
             return
         for name, values in self._pending.items():
             if values:

@@ -55,10 +55,13 @@ def find_pictures(folder: Path, mask_folder: Path) -> List[Item]:
     if not images:
         raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}")
     masks: Dict[str, Dict[int, Path]] = {}
-    for path in sorted(mask_folder.glob("*.png")):
+    for path in sorted(mask_folder.glob("*")):
         match = re.fullmatch(r"(.+)_(\d+)", path.stem)
-        if match:
-            masks.setdefault(match[1], {})[int(match[2])] = path
+        if match and path.suffix.lower() == ".png":
+            own, index = masks.setdefault(match[1], {}), int(match[2])
+            if index in own:
+                raise UserError(f"{path} and {own[index].name} are both mask {index} of {match[1]}; rename one")
+            own[index] = path
     return [Item(name, path, dict(sorted(masks.get(name, {}).items()))) for name, path in images.items()]
 
 
@@ -114,11 +117,15 @@ def to_picture(array: np.ndarray) -> np.ndarray:
 def _open(path: str | Path) -> Image.Image:
     try:
         image = Image.open(path)
-        return ImageOps.exif_transpose(image) or image
+        image.load()
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
+    try:
+        return ImageOps.exif_transpose(image) or image
+    except Exception:  # Pillow's EXIF parser raises all sorts of errors; the pixels are whole, only perhaps not upright
+        return image
 
 
 def _first_line(error: BaseException) -> str:

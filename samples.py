@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
+
+from errors import UserError
 
 import numpy as np
 
@@ -32,8 +35,7 @@ class SampleGrid:
         self.chosen: List[List[Tuple[np.ndarray, np.ndarray]]] = []
         self.translators = [Translator(network, arch, args.ins_per) for network in GENERATORS.values()]
         for letter, items in zip("AB", training.values()):
-            held_out = Path(args.dataroot) / f"test{letter}"
-            if held_out.is_dir():
+            with suppress(UserError):
                 items = [i for i in pictures.find_items(args.dataroot, "test", letter) if i.masks] or items
             spaced = np.linspace(0, len(items) - 1, min(rows, len(items))).round().astype(int)
             self.chosen.append([self._read(items[i], args.ins_max) for i in spaced])

@@ -255,6 +255,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.folder = args, Path(args.monitor_path)
+        self.model_folder = Path(args.model_save_path or args.monitor_path)
         items = {domain: training_items(args, letter) for domain, letter in DOMAINS.items()}
         load, fine = (args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW)
         self.data = {}
@@ -262,9 +263,10 @@ class Run:
             source = DomainSource(found, load, fine, args.ins_max, args.set_order, not args.no_flip)
             self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]))
         self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
-        self.iteration = 0
+        # how many iterations are done, and how many were when a checkpoint was last written (none yet)
+        self.iteration, self.saved = 0, -1
         self.model = InstaGAN(args)
-        for path in (args.monitor_path, args.model_save_path):
+        for path in (self.folder, self.model_folder):
             make_folder(path)
         self.monitors = Monitors(self.folder, args.log_step)
         self.samples = SampleGrid(args, self.model.arch, items)
@@ -277,47 +279,56 @@ class Run:
 
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end."""
-        bar = tqdm(total=self.last_iteration, initial=self.iteration, desc="training", unit="it", smoothing=0.1)
-        saved = self.iteration
-        while self.iteration < self.last_iteration:
-            epoch, first = divmod(self.iteration, self.iterations_per_epoch)
-            if first == 0 or self.iteration == saved:
-                self.model.set_learning_rate(epoch)
-            losses = self.model.step({domain: iterator.next() for domain, iterator in self.data.items()})
-            self.monitors.add(self.iteration, losses)
-            self.iteration += 1
-            bar.set_postfix(short_summary(losses), refresh=False)
-            bar.update()
-            if self.iteration % self.iterations_per_epoch == 0:
-                if (epoch + 1) % self.args.save_image_interval == 0:
-                    self.samples.write(self.folder / f"sample_{epoch + 1:06d}.png")
-                if (epoch + 1) % self.args.save_interval == 0:
-                    self.save()
-                    saved = self.iteration
-        bar.close()
-        if saved != self.iteration or not checkpoint.find(self.folder):
+        planned = {"total": self.last_iteration, "initial": self.iteration}
+        try:
+            with tqdm(**planned, desc="training", unit="it", smoothing=0.1) as bar:
+                self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
+                while self.iteration < self.last_iteration:
+                    bar.set_postfix(short_summary(self.iterate()), refresh=False)
+                    bar.update()
+                    if self.iteration % self.iterations_per_epoch == 0:
+                        self.end_epoch(self.iteration // self.iterations_per_epoch)
+        finally:
+            for iterator in self.data.values():
+                iterator.close()
+        if self.saved != self.iteration:
             self.save()
-        for iterator in self.data.values():
-            iterator.close()
+        self.monitors.flush(self.iteration - 1)
+        draw_curves(self.folder)
+
+    def iterate(self) -> Dict[str, float]:
+        """One iteration on the next batches; gives the losses."""
+        losses = self.model.step({domain: iterator.next() for domain, iterator in self.data.items()})
+        self.monitors.add(self.iteration, losses)
+        self.iteration += 1
+        return losses
+
+    def end_epoch(self, epochs: int) -> None:
+        """What is due after `epochs` epochs: samples, a checkpoint, the next epoch's learning rate."""
+        if epochs % self.args.save_image_interval == 0:
+            self.samples.write(self.folder / f"sample_{epochs:06d}.png")
+        if epochs % self.args.save_interval == 0:
+            self.save()
+        self.model.set_learning_rate(epochs)
 
     def save(self) -> None:
-        """Write model, curves and checkpoint, and delete all but the last three models and checkpoints."""
+        """Write model, curves and checkpoint, and delete all but the last three in the run's folder."""
         self.save_model()
         draw_curves(self.folder)
         arrays, state = self.model.state()
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
         checkpoint.save(self.folder, self.iteration, arrays, state)
-        checkpoint.keep_last(self.folder, "checkpoint_*.npz", 3)
-        for ending in ("h5", "json"):
-            checkpoint.keep_last(self.args.model_save_path, f"params_*.{ending}", 3)
+        self.saved = self.iteration
+        for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
+            checkpoint.keep_last(self.folder, stem, ending)
 
     def save_model(self) -> None:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
         names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_per ins_max set_order".split()
         more = {name: getattr(self.args, name) for name in names}
         config = model_file.model_config(self.model.arch, iteration=self.iteration, networks=sorted(NETWORKS), **more)
-        path = Path(self.args.model_save_path) / f"params_{self.iteration:06d}.h5"
+        path = self.model_folder / f"params_{self.iteration:06d}.h5"
         model_file.save_model(path, self.model.parameters(), config)
 
     def resume(self) -> None:
@@ -327,7 +338,7 @@ class Run:
         for domain, iterator in self.data.items():
             iterator.set_state(state["data"][domain])
         self.monitors.set_state(state["monitors"])
-        self.iteration = state["iteration"]
+        self.iteration = self.saved = state["iteration"]
 
     def start_from(self, path: str) -> None:
         """Take the parameters of a saved model; networks that it does not hold start at random."""
@@ -347,7 +358,9 @@ def main() -> None:
     run = Run(args)
     if args.resume:
         run.resume()
-    elif args.pretrained:
+    else:
+        run.monitors.start()
+    if args.pretrained and not args.resume:
         run.start_from(args.pretrained)
     atomic.write_text(run.folder / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
     counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
@@ -363,10 +376,10 @@ def check_folder(args: argparse.Namespace) -> None:
         raise UserError(f"{folder} holds a run; go on with it by --resume, or give another --monitor-path")
 
 
-def make_folder(path: str) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder with its parents. Raises UserError where that cannot be done."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; give another --monitor-path") from None
 

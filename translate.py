@@ -87,13 +87,23 @@ class Results:
         self.folder = Path(folder)
         self.overwrite = overwrite
         self._record = self.folder / "translations.json"
-        self.rows: Dict[str, Dict] = json.loads(self._record.read_text("utf-8")) if self._record.exists() else {}
+        try:
+            self.rows: Dict[str, Dict] = json.loads(self._record.read_text("utf-8")) if self._record.is_file() else {}
+        except ValueError:
+            raise UserError(f"{self._record} is damaged; delete it, or give another --output") from None
 
     def check(self, items: Sequence[Item]) -> None:
         """Raise UserError where a picture would be overwritten without having been asked."""
         taken = [item.name for item in items if (self.folder / "images" / f"{item.name}.png").exists()]
         if taken and not self.overwrite:
             raise UserError(f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite")
+
+    def make_folder(self) -> None:
+        """Make the output folder. Raises UserError where that cannot be done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self.folder} (--output): {error.strerror}") from None
 
     def add(self, item: Item, before: Translated, after: Translated, numbers: Sequence[int], title: str) -> None:
         """Write one translated picture, and its masks under the numbers of the input's masks."""
@@ -113,7 +123,6 @@ class Results:
 
     def write_page(self) -> None:
         """Write index.html over all the rows so far."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self._record, json.dumps(self.rows, indent=1))
         rows = [gallery.Row(row["title"], row["cells"]) for _, row in sorted(self.rows.items())]
         section = gallery.Section(f"{len(rows)} pictures", "", rows)
@@ -126,17 +135,20 @@ def main() -> int:
     items = find_items(args)
     results = Results(args.output, args.overwrite)
     results.check(items)
-    print(set_context(args.context, args.device_id))
+    print(set_context(args.context, args.device_id, args.type_config))
     print(cpu_kernels.configure(args.cpu_kernels))
     translator, size = load_translator(args)
+    results.make_folder()
     rng = np.random.default_rng(args.seed)
     failures: List[str] = []
-    for item in tqdm(items, desc=f"translating {args.direction}", unit="picture", disable=len(items) == 1):
-        try:
-            translate_item(item, translator, size, args, rng, results)
-        except UserError as error:
-            failures.append(str(error))
-    results.write_page()
+    try:
+        for item in tqdm(items, desc=f"translating {args.direction}", unit="picture", disable=len(items) == 1):
+            try:
+                translate_item(item, translator, size, args, rng, results)
+            except UserError as error:
+                failures.append(str(error))
+    finally:
+        results.write_page()
     print(f"{len(items) - len(failures)} of {len(items)} pictures translated; open {results.folder / 'index.html'}")
     for failure in failures:
         print(f"not translated: {failure}", file=sys.stderr)
@@ -181,9 +193,9 @@ def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, in
     arch = model_file.architecture_of(config)
     create_parameters(arch, np.random.RandomState(0), [network])
     model_file.set_parameters(parameters, [network], path)
-    args.set_order = args.set_order or config.get("set_order", "decreasing")
+    args.set_order = args.set_order or config["set_order"]
     print(f"model: {path}, {args.direction} at {size[0]}x{size[1]} (height x width)")
-    return Translator(network, arch, args.ins_per or config.get("ins_per", 2)), size
+    return Translator(network, arch, args.ins_per or config["ins_per"]), size
 
 
 def translate_item(

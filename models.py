@@ -81,7 +81,10 @@ def generator(
 
 
 def generator_twice(
-    one: Tuple[nn.Variable, nn.Variable], other: Tuple[nn.Variable, nn.Variable], membership: nn.Variable, arch: Architecture
+    one: Tuple[nn.Variable, nn.Variable],
+    other: Tuple[nn.Variable, nn.Variable],
+    membership: nn.Variable,
+    arch: Architecture,
 ) -> List[Tuple[nn.Variable, nn.Variable]]:
     """Translate two batches (x, a) of one membership, for training; together, which is faster, where that is the same.
 
@@ -93,7 +96,7 @@ def generator_twice(
     nobody = F.constant(0, membership.shape)
     rows = F.concatenate(membership, nobody, axis=1), F.concatenate(nobody, membership, axis=1)
     y, b = generator(x, a, F.concatenate(*rows, axis=0), arch)
-    (pictures, masks) = membership.shape
+    pictures, masks = membership.shape
     return [(y[:pictures], b[:masks]), (y[pictures:], b[masks:])]
 
 

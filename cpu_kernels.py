@@ -18,11 +18,12 @@ import os
 import platform
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, byref, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from errors import UserError
 
@@ -32,6 +33,7 @@ from nnabla.function import PythonFunction
 
 VERSION = (3, 2)
 EPS = 1e-5
+_PIECE = 1 << 15  # numbers that one thread works on at a time: a few such arrays fit into the cache of a core
 
 # Constants of dnnl_types.h, version 3.2.
 _CPU, _F32, _ANY, _IN_ORDER, _DIRECT, _USER_SCRATCHPAD = 1, 3, 1, 1, 1, 1
@@ -136,8 +138,8 @@ class _Arena:
 
 
 # NNabla's compiled modules say "import nnabla" whenever they call back into Python, and each time look for a module
-# nnabla.nnabla first: 7000 searches of the disk in a training step. None says that there is no such module.
-sys.modules.setdefault("nnabla.nnabla", None)  # type: ignore[arg-type]
+# nnabla.nnabla first: 7000 searches of the disk in a training step. It finds NNabla now.
+sys.modules.setdefault("nnabla.nnabla", nn)
 
 # One call at a time: primitives, their memories and the arena are shared by all layers.
 _LOCK = threading.RLock()
@@ -150,6 +152,36 @@ def _view(address: int, shape: Shape) -> np.ndarray:
     return np.frombuffer((c_float * count).from_address(address), np.float32).reshape(shape)
 
 
+def _threads() -> int:
+    """As many as OpenMP takes: OMP_NUM_THREADS, or one for each core that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, int(asked)) if asked.isdigit() else len(os.sched_getaffinity(0))
+
+
+@lru_cache(maxsize=None)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, _threads() - 1))
+
+
+def _in_pieces(work: Callable[[slice], None], length: int, width: int = 1) -> None:
+    """Do `work` on slices of range(`length`) small enough for the cache, `width` numbers each, on all threads.
+
+    NumPy lets other threads run while it computes. Pieces do not depend on the number of threads.
+    """
+    step = max(1, _PIECE // width)
+    pieces = [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    share = -(-len(pieces) // _threads())
+
+    def run(some: List[slice]) -> None:
+        for piece in some:
+            work(piece)
+
+    others = [_pool().submit(run, pieces[i : i + share]) for i in range(share, len(pieces), share)]
+    run(pieces[:share])
+    for other in others:
+        other.result()
+
+
 class Layout:
     """How a tensor lies in memory: oneDNN's memory descriptor. Equal layouts are the same object."""
 
@@ -160,6 +192,7 @@ class Layout:
 
     @classmethod
     def of(cls, descriptor: c_void_p) -> Layout:
+        """The one object for this layout."""
         known = cls._known.setdefault(_library().size(descriptor), [])
         for layout in known:
             if _library().equal(layout.descriptor, descriptor):
@@ -169,6 +202,7 @@ class Layout:
 
     @classmethod
     def tagged(cls, shape: Shape, tag: str) -> Layout:
+        """One of the layouts that have a name."""
         return cls.of(_descriptor(shape, _TAGS[tag]))
 
     def window(self, shape: Shape, offset: Shape) -> Layout:
@@ -400,7 +434,7 @@ class _Convolution:
 
 
 class _FewOutputs:
-    """A wide convolution to very few channels, which oneDNN would pad to 16: five times as fast with columns as channels.
+    """A wide convolution to very few channels, which oneDNN would pad to 16: faster with columns as channels.
 
     The kernel's columns become output channels of a convolution with one column, t[o, j, p, q], and
     y[o, p, q] = sum over j of t[o, j, p, q + j].
@@ -446,7 +480,7 @@ class _FewOutputs:
 
 
 class _FewInputs(_Convolution):
-    """A wide convolution from very few channels; its data gradient is as slow as `_FewOutputs`, and helped likewise."""
+    """A wide convolution from very few channels; its data gradient is helped as `_FewOutputs` is."""
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
@@ -566,7 +600,7 @@ class _Tanh:
 
 
 class _Padding:
-    """Reflection padding of a plain tensor by `width` into `target`, a layout of the padded tensor; and its gradient."""
+    """Reflection padding of a plain tensor by `width` into `target`, a layout of the padded one; and its gradient."""
 
     def __init__(self, shape: Shape, width: int, target: Layout) -> None:
         batch, channels, *size = shape
@@ -612,7 +646,8 @@ class _Padding:
 class Description:
     """What a layer does to x (N, C, H, W): reflection padding, convolution, then normalization and activation.
 
-    `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "leaky_relu" (slope 0.2) or "tanh".
+    `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "leaky_relu" (slope 0.2) or
+    "tanh".
     """
 
     geometry: Geometry
@@ -840,7 +875,8 @@ class SpectralNormalization(_Function):
         moved = w @ v
         u[...] = _unit(moved)
         sigma = u @ moved
-        np.multiply(w, 1 / sigma, out=_view(self._write(outputs[0].data), self._shape))
+        normalized = _view(self._write(outputs[0].data), self._shape)
+        _in_pieces(lambda rows: np.multiply(w[rows], 1 / sigma, out=normalized[rows]), *self._shape)
         np.concatenate([u, v, [sigma]], out=_view(self._write(outputs[1].data), outputs[1].shape))
 
     def backward_impl(
@@ -854,10 +890,18 @@ class SpectralNormalization(_Function):
         dy = _view(self._read(outputs[0].grad), self._shape)
         dw = _view((self._read if accum[0] else self._write)(inputs[0].grad), self._shape)
         normalized = _view(self._read(outputs[0].data), self._shape)
-        along = np.vdot(dy, normalized) / sigma
-        gradient = np.multiply.outer(u * -along, v)
-        gradient += dy * (1 / sigma)
-        np.add(dw, gradient, out=dw) if accum[0] else np.copyto(dw, gradient)
+        along = u * -np.vdot(dy, normalized)
+
+        def work(rows: slice) -> None:
+            gradient = np.multiply.outer(along[rows], v)
+            gradient += dy[rows]
+            gradient *= 1 / sigma
+            if accum[0]:
+                dw[rows] += gradient
+            else:
+                dw[rows] = gradient
+
+        _in_pieces(work, *self._shape)
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """All that is needed is kept."""
@@ -884,6 +928,75 @@ def layer(
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
     """W / sigma; see `SpectralNormalization`."""
     return SpectralNormalization(nn.get_current_context())(w, u)[0]
+
+
+@dataclass
+class AdamState:
+    """The moments of one parameter, and how many updates it has had."""
+
+    pstate: Dict[str, nn.Variable]
+    t: int = 0
+
+
+class Adam:
+    """`nnabla.solvers.Adam` (alpha, beta1, beta2; eps 1e-8) on all threads, as far as training needs it."""
+
+    def __init__(self, alpha: float, beta1: float, beta2: float) -> None:
+        self._alpha, self._betas = alpha, (beta1, beta2)
+        self._parameters: Dict[str, nn.Variable] = {}
+        self._states: Dict[str, AdamState] = {}
+
+    def set_parameters(self, parameters: Dict[str, nn.Variable]) -> None:
+        """Begin to train these."""
+        self._parameters.update(parameters)
+        for name, parameter in parameters.items():
+            moments = {kind: nn.Variable(parameter.shape) for kind in ("mean", "var")}
+            for moment in moments.values():
+                moment.data.zero()
+            self._states[name] = AdamState(moments)
+
+    def get_states(self) -> Dict[str, AdamState]:
+        """What is kept of each parameter."""
+        return dict(self._states)
+
+    def set_states(self, states: Dict[str, AdamState]) -> None:
+        """Go on from these."""
+        self._states.update(states)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Take steps of this size from here on."""
+        self._alpha = rate
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters.values():
+            parameter.grad.zero()
+
+    def update(self) -> None:
+        """Take a step."""
+        context, (beta1, beta2) = nn.get_current_context(), self._betas
+        for name, parameter in self._parameters.items():
+            state = self._states[name]
+            state.t += 1
+            rate = self._alpha * np.sqrt(1 - beta2**state.t) / (1 - beta1**state.t)
+            arrays = (parameter.data, parameter.grad, state.pstate["mean"].data, state.pstate["var"].data)
+            flat = [_view(array.data_ptr(np.float32, context), (parameter.size,)) for array in arrays]
+            _in_pieces(lambda piece, flat=flat, rate=rate: self._step(*(f[piece] for f in flat), rate), parameter.size)
+
+    def _step(self, theta: np.ndarray, gradient: np.ndarray, m: np.ndarray, v: np.ndarray, rate: float) -> None:
+        beta1, beta2 = self._betas
+        work = gradient * np.float32(1 - beta1)
+        m *= np.float32(beta1)
+        m += work
+        np.multiply(gradient, gradient, out=work)
+        work *= np.float32(1 - beta2)
+        v *= np.float32(beta2)
+        v += work
+        np.sqrt(v, out=work)
+        work += np.float32(1e-8)
+        np.divide(m, work, out=work)
+        work *= np.float32(rate)
+        theta -= work
 
 
 _state = {"active": False}

@@ -45,7 +45,7 @@ def convolution(
 
 
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
-    """w (O, I, kh, kw) divided by its largest singular value, estimated by one power iteration, which moves u (1, O)."""
+    """w (O, I, kh, kw) divided by its largest singular value, by one power iteration, which moves u (1, O)."""
     return cpu_kernels.spectral_normalization(w, u) if cpu_kernels.active() else F.spectral_norm(w, u, dim=0, itr=1)
 
 

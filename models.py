@@ -99,7 +99,7 @@ def generator_twice(
     nobody = F.constant(0, membership.shape)
     rows = F.concatenate(membership, nobody, axis=1), F.concatenate(nobody, membership, axis=1)
     y, b = generator(x, a, F.concatenate(*rows, axis=0), arch)
-    (pictures, masks) = membership.shape
+    pictures, masks = membership.shape
     return [(y[:pictures], b[:masks]), (y[pictures:], b[masks:])]
 
 

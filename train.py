@@ -205,7 +205,8 @@ class InstaGAN:
         return DiscriminatorGraph(y, b, owner, target, loss)
 
     def _solver(self, network: str) -> S.Solver:
-        solver = S.Adam(beta1=self.args.beta1, beta2=self.args.beta2)
+        adam = cpu_kernels.Adam if cpu_kernels.active() else S.Adam
+        solver = adam(self.args.learning_rate_G, self.args.beta1, self.args.beta2)
         with nn.parameter_scope(network):
             solver.set_parameters(nn.get_parameters())
         return solver

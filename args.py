@@ -185,7 +185,12 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
     add("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="auto takes a GPU where one works")
     add("--device-id", "-d", default="0", help="number of the GPU")
     add("--type-config", "-t", choices=("float", "half"), default="float", help="precision; half is for GPUs")
-    add("--cpu-kernels", choices=("auto", "onednn", "nnabla"), default="auto", help="on the cpu context: oneDNN is many times as fast as NNabla's own, and auto takes it where it works")  # fmt: skip
+    add(
+        "--cpu-kernels",
+        choices=("auto", "onednn", "nnabla"),
+        default="auto",
+        help="on a CPU: oneDNN is far faster than NNabla itself",
+    )
 
 
 def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:

@@ -18,10 +18,14 @@ REFERENCE = ROOT / "tests" / "data" / "reference"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from errors import UserError  # noqa: E402
+
 import nnabla as nn  # noqa: E402
 
 import convert_pytorch  # noqa: E402
+import cpu_kernels  # noqa: E402
 import model_file  # noqa: E402
+from context import set_context  # noqa: E402
 from models import NETWORKS, Architecture, create_parameters  # noqa: E402
 from pth_reader import read_state_dict  # noqa: E402
 
@@ -90,10 +94,22 @@ def clean_nnabla():
         nn.set_default_context(nn.Context())
         nn.set_auto_forward(False)
         nn.seed(313)
+        cpu_kernels.configure("nnabla")
 
     reset()
     yield
     reset()
+
+
+@pytest.fixture(params=["nnabla", "onednn"])
+def kernels(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
+    """The test runs with each of the CPU kernels; where oneDNN does not work it is skipped."""
+    set_context("cpu")
+    try:
+        cpu_kernels.configure(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    return request.param
 
 
 @pytest.fixture(scope="session")

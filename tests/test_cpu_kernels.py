@@ -6,6 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
+from errors import UserError
+
 import nnabla as nn
 import nnabla.functions as F
 import nnabla.solvers as S
@@ -15,7 +17,6 @@ from nnabla.ext_utils import get_extension_context
 
 import cpu_kernels
 import layers
-from errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,10 +7,13 @@ import nnabla as nn
 import numpy as np
 import pytest
 
+import layers
 import models
 from models import FROZEN, INFERENCE, NETWORKS, TRAIN, Architecture, create_parameters, discriminator, generator
 
 TINY = Architecture(ngf=3, ndf=3, n_blocks=1)
+pytestmark = pytest.mark.usefixtures("kernels")
+
 # D's smallest size is 24
 SIZE = (24, 28)
 
@@ -341,7 +344,7 @@ def test_instance_normalization_against_numpy(mean, deviation):
     value = (mean + deviation * rng.normal(size=(2, 3, 40, 36))).astype(np.float32)
     weight = rng.normal(size=value.shape).astype(np.float32)
     (x,), (w,) = variables(value, need_grad=True), variables(weight)
-    y = models.instance_normalization(x)
+    y = layers.instance_normalization(x)
     total = nn.functions.sum(y * w)
     x.grad.zero()
     y.persistent = True
@@ -362,8 +365,9 @@ def test_batch_normalization_against_numpy():
     value = rng.normal(2, 3, size=(4, 3, 5, 6)).astype(np.float32)
     other = rng.normal(-1, 2, size=(4, 3, 5, 6)).astype(np.float32)
     with nn.parameter_scope("layer"):
-        (x,) = variables(value)
-        trained, used = (models._normalize(x, "norm", arch, mode) for mode in (TRAIN, INFERENCE))
+        # after a convolution that changes nothing
+        x, w, b = variables(value, np.eye(3, dtype=np.float32)[:, :, None, None], np.zeros(3, np.float32))
+        trained, used = (models._normalized(x, w, b, "norm", arch, mode, "") for mode in (TRAIN, INFERENCE))
     trained.forward()
     mean, var = value.mean(axis=(0, 2, 3), keepdims=True), value.var(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(trained.d, (value - mean) / np.sqrt(var + 1e-5), rtol=0, atol=1e-4)

@@ -24,6 +24,8 @@ from models import (
 from train import InstaGAN
 from translate import Translator
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 # the domain that is made -> the direction that makes it; the domain that is judged -> its discriminator
 DIRECTIONS = {"B": "AtoB", "A": "BtoA"}
 DISCRIMINATORS = {"A": "dis_x", "B": "dis_y"}

@@ -14,6 +14,7 @@ when it pads it, stays blocked to its end, and hands out plain NCHW: the rest of
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
@@ -148,8 +149,12 @@ _ARENA = _Arena()
 
 def _view(address: int, shape: Shape) -> np.ndarray:
     """The float32 array at `address`; the caller knows that the memory outlives it."""
-    count = int(np.prod(shape))
-    return np.frombuffer((c_float * count).from_address(address), np.float32).reshape(shape)
+    return np.frombuffer(_floats(math.prod(shape)).from_address(address), np.float32).reshape(shape)
+
+
+@lru_cache(maxsize=None)
+def _floats(count: int) -> Any:
+    return c_float * count
 
 
 def _threads() -> int:
@@ -491,7 +496,7 @@ class _FewInputs(_Convolution):
 
     def _data_gradient(self, w: int, dy: int, dx: int) -> None:
         inner, (out, channels, rows, columns) = self._inner, self.geometry.w
-        folded = _ARENA.take(4 * int(np.prod(self.geometry.w)))
+        folded = _ARENA.take(4 * math.prod(self.geometry.w))
         _view(folded, (out, channels, columns, rows))[...] = _view(w, self.geometry.w).transpose(0, 1, 3, 2)
         blocked = _ARENA.take(inner.x_layout.nbytes)
         inner.backward(0, folded, _in_layout(self.y_layout, dy, inner.y_layout), blocked, 0, False)

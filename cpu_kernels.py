@@ -458,9 +458,12 @@ class _FewOutputs:
         t = _view(_in_layout(self._inner.y_layout, blocked, self._t), self._t_shape)
         total = _view(y, self.geometry.y)
         width = total.shape[3]
-        np.add(t[:, :, 0, :, :width], t[:, :, 1, :, 1 : 1 + width], out=total)
-        for j in range(2, t.shape[2]):
-            total += t[:, :, j, :, j : j + width]
+        columns = [t[:, :, j, :, j : j + width] for j in range(t.shape[2])]
+        while len(columns) > 1:  # by pairs, which rounds less than one after the other
+            columns = [
+                np.add(*columns[j : j + 2]) if j + 1 < len(columns) else columns[j] for j in range(0, len(columns), 2)
+            ]
+        total[...] = columns[0]
 
     def backward(self, x: int, w: int, dy: int, dx: int, dw: int, accumulate: bool) -> None:
         plain = _ARENA.take(self._t.nbytes)

@@ -91,7 +91,7 @@ def clean_nnabla():
 
     def reset():
         nn.clear_parameters()
-        nn.set_default_context(nn.Context())
+        set_context("cpu")
         nn.set_auto_forward(False)
         nn.seed(313)
         cpu_kernels.configure("nnabla")
@@ -103,13 +103,11 @@ def clean_nnabla():
 
 @pytest.fixture(params=["nnabla", "onednn"])
 def kernels(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
-    """The test runs with each of the CPU kernels; where oneDNN does not work it is skipped."""
-    set_context("cpu")
+    """The test runs with each of the CPU kernels, which it gets named; where oneDNN does not work it is skipped."""
     try:
-        cpu_kernels.configure(request.param)
+        return cpu_kernels.configure(request.param)
     except UserError as error:
         pytest.skip(str(error))
-    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def _kernels():
+def _kernels(clean_nnabla):
     cpu_kernels.configure("onednn")
     yield
     cpu_kernels.configure("nnabla")

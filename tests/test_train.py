@@ -25,7 +25,6 @@ import model_file
 import pictures
 import train
 from args import train_args
-from context import set_context
 from data_source import Sample
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
 from sequence import SequentialTranslation
@@ -49,7 +48,6 @@ FULL = f"--max-epoch {EPOCHS} --lr-decay-start-epoch 1 --log-step 1 --save-inter
 @pytest.fixture(autouse=True)
 def on_the_cpu(clean_nnabla):
     """Graphs made here are computed as the scripts do it."""
-    set_context("cpu")
     cpu_kernels.configure("auto")
 
 

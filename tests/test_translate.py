@@ -20,7 +20,6 @@ import model_file
 import models
 import pictures
 import translate
-from context import set_context
 from models import GENERATORS, NETWORKS, Architecture, create_parameters
 from translate import Translator
 
@@ -32,7 +31,6 @@ MORE = dict(fineSizeH=HEIGHT, fineSizeW=WIDTH, ins_per=2, ins_max=4, set_order="
 @pytest.fixture(autouse=True)
 def on_the_cpu(clean_nnabla):
     """Graphs made here are computed as the scripts do it."""
-    set_context("cpu")
     cpu_kernels.configure("auto")
 
 

@@ -20,7 +20,7 @@ import platform
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, byref, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +40,7 @@ _PIECE = 1 << 15  # numbers that one thread works on at a time: a few such array
 _CPU, _F32, _ANY, _IN_ORDER, _DIRECT, _USER_SCRATCHPAD = 1, 3, 1, 1, 1, 1
 _GIVEN_STATISTICS, _FUSE_RELU = 1, 8
 _TAGS = {"a": 2, "nchw": 5, "nChw16c": 78, "nChw8c": 102}
-_FORWARD, _BACKWARD = 64, 128
+_FORWARD, _BACKWARD, _IMPLEMENTATION = 64, 128, 8
 _MD = {"src": 129, "diff_src": 130, "weights": 131, "diff_weights": 132, "dst": 133, "diff_dst": 134}
 _MD.update(workspace=135, scratchpad=136)
 _ARG = {"src": 1, "dst": 17, "weights": 33, "bias": 41, "mean": 49, "variance": 50, "workspace": 64, "scratchpad": 80}
@@ -97,6 +97,12 @@ class _Library:
 
     def equal(self, one: c_void_p, other: c_void_p) -> bool:
         return bool(self._lib.dnnl_memory_desc_equal(one, other))
+
+    def implementation(self, primitive_desc: c_void_p) -> str:
+        """What oneDNN calls the code it has chosen."""
+        name = c_char_p()
+        self.call("primitive_desc_query", primitive_desc, c_int(_IMPLEMENTATION), c_int(0), byref(name))
+        return name.value.decode()
 
     def query(self, primitive_desc: c_void_p, role: str) -> c_void_p:
         return c_void_p(self._lib.dnnl_primitive_desc_query_md(primitive_desc, c_int(_MD[role]), c_int(0)))
@@ -359,7 +365,7 @@ class _Convolution:
         near, far = (geometry.y, geometry.x) if geometry.transposed else (geometry.x, geometry.y)
         right = [(f - 1) * geometry.stride + k - n - geometry.pad for n, f, k in zip(near[2:], far[2:], geometry.w[2:])]
         left = (geometry.pad, geometry.pad)
-        self._near_shape = near
+        self._near_shape, self._far_shape = near, far
         self._window = tuple(map(_dims, ((geometry.stride,) * 2, (0, 0), left, right)))
         self._any = tuple(_descriptor(shape, _ANY) for shape in (near, geometry.w, far))
         self._hint = self._forward_desc(*self._any)
@@ -384,13 +390,28 @@ class _Convolution:
         self._run("forward" if self.geometry.transposed else "data", dy, w, dx)
 
     def _weight_gradient(self, x: int, dy: int, dw: int, accumulate: bool) -> None:
-        primitive, layout = self._primitive("weights")
         near, far = (dy, x) if self.geometry.transposed else (x, dy)
+        primitive, layout = self._primitive("weights")
+        if self._loops_only:
+            return self._weight_gradient_by_columns(near, far, _view(dw, self.geometry.w), accumulate)
         if layout is self._plain_weights and not accumulate:
             return primitive(near, dw, far)
         blocked = _ARENA.take(layout.nbytes)
         primitive(near, blocked, far)
         _move(layout, blocked, self._plain_weights, dw, accumulate)
+
+    def _weight_gradient_by_columns(self, near: int, far: int, dw: np.ndarray, accumulate: bool) -> None:
+        """The weights' gradient as a matrix product for each place in the kernel."""
+        pad, stride = self.geometry.pad, self.geometry.stride
+        x = _view(_in_layout(self._near, near, _plain(self._near_shape)), self._near_shape)
+        y = _view(_in_layout(self._far, far, _plain(self._far_shape)), self._far_shape)
+        x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))) if pad else x
+        rows, columns = y.shape[2:]
+        flat = y.transpose(1, 0, 2, 3).reshape(y.shape[1], -1)
+        for i, j in np.ndindex(*dw.shape[2:]):
+            window = x[:, :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+            found = flat @ window.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+            dw[:, :, i, j] = found + dw[:, :, i, j] if accumulate else found
 
     def _run(self, kind: str, source: int, w: int, target: int) -> None:
         primitive, layout = self._primitive(kind)
@@ -412,6 +433,9 @@ class _Convolution:
             pd = make(near, self._any[1], far)
             if kind == "data":
                 self._data_layout = Layout.of(lib.query(pd, "diff_src"))
+            if kind == "weights":
+                # for some numbers of channels oneDNN has nothing but plain loops, hundreds of times as slow
+                self._loops_only = lib.implementation(pd).startswith("ref")
             weights = Layout.of(lib.query(pd, "diff_weights" if kind == "weights" else "weights"))
             roles = {
                 "forward": {"src": self._near, "weights": weights, "dst": self._far},

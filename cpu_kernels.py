@@ -999,6 +999,10 @@ class Adam:
         """Take steps of this size from here on."""
         self._alpha = rate
 
+    def learning_rate(self) -> float:
+        """The size of the steps."""
+        return self._alpha
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for parameter in self._parameters.values():

@@ -1015,7 +1015,7 @@ def active() -> bool:
 def configure(choice: str) -> str:
     """Choose the kernels of graphs made from here on: "onednn", "nnabla", or "auto", which takes oneDNN where it works.
 
-    Call it after `set_context`. Returns a sentence for the user, empty where the context is not cpu.
+    Call it after `set_context`. Returns a line for the user, empty where the context is not cpu.
 
     Raises:
         UserError: where oneDNN is asked for and cannot be had.
@@ -1031,8 +1031,8 @@ def configure(choice: str) -> str:
         raise UserError(f"--cpu-kernels onednn does not work here ({problem}); leave it out to use NNabla's own")
     _state["active"] = not problem
     if problem:
-        return f"CPU kernels: NNabla's own ({problem})"
-    return f"CPU kernels: oneDNN {'.'.join(map(str, _library().version))}, {'AVX-512' if _block() == 16 else 'AVX2'}"
+        return f"CPU kernels: NNabla's own ({problem})\n"
+    return f"CPU kernels: oneDNN {'.'.join(map(str, _library().version))}, {'AVX-512' if _block() == 16 else 'AVX2'}\n"
 
 
 def _problem() -> str:
@@ -1040,7 +1040,7 @@ def _problem() -> str:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return f"oneDNN's kernels are for x86-64 Linux, this is {platform.machine()} {platform.system()}"
     if not (Path(sys.prefix) / "lib" / "libdnnl.so.3").exists():
-        return "the package onednn-cpu-gomp is not installed"
+        return "the package onednn-cpu-gomp is not installed in this environment"
     try:
         library = _library()
     except (OSError, RuntimeError) as error:

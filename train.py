@@ -339,7 +339,7 @@ def main() -> None:
     args = train_args(__doc__)
     check_folder(args)
     print(set_context(args.context, args.device_id, args.type_config))
-    print(cpu_kernels.configure(args.cpu_kernels))
+    print(cpu_kernels.configure(args.cpu_kernels), end="")
     run = Run(args)
     if args.resume:
         run.resume()

@@ -125,7 +125,7 @@ def main() -> int:
     results = Results(args.output, args.overwrite)
     results.check(items)
     print(set_context(args.context, args.device_id))
-    print(cpu_kernels.configure(args.cpu_kernels))
+    print(cpu_kernels.configure(args.cpu_kernels), end="")
     translator, size = load_translator(args)
     rng = np.random.default_rng(args.seed)
     failures: List[str] = []

@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 
 from errors import UserError
 
 import nnabla as nn
 from nnabla.ext_utils import get_extension_context
+
+import cpu_kernels
+
+
+def set_up(args: argparse.Namespace) -> None:
+    """Choose context and CPU kernels as the command line says (`--context` and its like), and tell the user."""
+    chosen = [set_context(args.context, args.device_id, args.type_config), cpu_kernels.configure(args.cpu_kernels)]
+    print("\n".join(filter(None, chosen)))
 
 
 def set_context(name: str, device_id: str = "0", type_config: str = "float") -> str:

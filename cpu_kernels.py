@@ -1071,7 +1071,7 @@ def _problem() -> str:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return f"oneDNN's kernels are for x86-64 Linux, this is {platform.machine()} {platform.system()}"
     if not (Path(sys.prefix) / "lib" / "libdnnl.so.3").exists():
-        return "the package onednn-cpu-gomp is not installed"
+        return "the package onednn-cpu-gomp is not installed in this environment"
     try:
         library = _library()
     except (OSError, RuntimeError) as error:

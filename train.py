@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 import atomic
 import checkpoint
+import context
 import cpu_kernels
 import instances
 import model_file
 import pictures
 from args import architecture, train_args
-from context import set_context
 from data_source import DataIterator, DomainSource, Sample
 from image_pool import ImagePool
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
@@ -354,8 +354,7 @@ def main() -> None:
     """Run the command line."""
     args = train_args(__doc__)
     check_folder(args)
-    print(set_context(args.context, args.device_id, args.type_config))
-    print(cpu_kernels.configure(args.cpu_kernels))
+    context.set_up(args)
     run = Run(args)
     if args.resume:
         run.resume()

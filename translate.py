@@ -23,13 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 import atomic
-import cpu_kernels
+import context
 import gallery
 import instances
 import model_file
 import pictures
 from args import translate_args
-from context import set_context
 from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
 from pictures import Item
 from sequence import SequentialTranslation
@@ -135,8 +134,7 @@ def main() -> int:
     items = find_items(args)
     results = Results(args.output, args.overwrite)
     results.check(items)
-    print(set_context(args.context, args.device_id, args.type_config))
-    print(cpu_kernels.configure(args.cpu_kernels))
+    context.set_up(args)
     translator, size = load_translator(args)
     results.make_folder()
     rng = np.random.default_rng(args.seed)

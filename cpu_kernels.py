@@ -67,7 +67,7 @@ class _Library:
     def __init__(self) -> None:
         # read when libgomp is loaded: its threads are not to spin for long while they wait for each other, since
         # on a machine that does other work too they wait for one that is not running, and a step takes minutes
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self._lib = ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libdnnl.so.3"))
         self._lib.dnnl_version.restype = POINTER(_Version)
         self._lib.dnnl_memory_desc_get_size.restype = c_size_t

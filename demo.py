@@ -43,9 +43,8 @@ def main() -> None:
     start, folder = time.time(), Path(args.output)
     clear(folder)
     data, run = folder / "circle2square", folder / "run"
-    step(
-        f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} --train {PICTURES} --test 12 --max-instances 3"
-    )
+    amounts = f"--train {PICTURES} --test 12 --max-instances 3"
+    step(f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} {amounts}")
     model = f"{MODEL} --context {args.context}"
     iterations = max(10, int(args.minutes * 60 / seconds_per_iteration(data, model)))
     epochs = -(-iterations // PICTURES)

@@ -219,7 +219,15 @@ def translate_item(
         ]
         tqdm.write(f"{item.name}: left alone: {', '.join(others)}")
     after = translator.translate(picture, masks[chosen])
-    results.add(item, (picture, masks), after, numbers, f"{item.name} ({args.direction}, {len(numbers)} instances)")
+    # translated ones first, so that an instance has one colour on the page
+    others = [i for i in range(len(masks)) if i not in chosen]
+    results.add(
+        item,
+        (picture, masks[[*chosen, *others]]),
+        after,
+        numbers,
+        f"{item.name} ({args.direction}, {len(numbers)} instances)",
+    )
 
 
 if __name__ == "__main__":

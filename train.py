@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -265,7 +266,7 @@ class Run:
             self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]))
         self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
         # how many iterations are done, and how many were when a checkpoint was last written (none yet)
-        self.iteration, self.saved = 0, -1
+        self.iteration, self.saved, self.stopped = 0, -1, False
         self.model = InstaGAN(args)
         for path in (self.folder, self.model_folder):
             make_folder(path)
@@ -279,12 +280,17 @@ class Run:
         return min(planned, self.args.max_iter or planned)
 
     def train(self) -> None:
-        """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end."""
+        """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
+
+        SIGINT (Ctrl-C) or SIGTERM ends it after the iteration that is running; a second one ends it at once.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.stop)
         planned = {"total": self.last_iteration, "initial": self.iteration}
         try:
             with tqdm(**planned, desc="training", unit="it", smoothing=0.1) as bar:
                 self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
-                while self.iteration < self.last_iteration:
+                while self.iteration < self.last_iteration and not self.stopped:
                     bar.set_postfix(short_summary(self.iterate()), refresh=False)
                     bar.update()
                     if self.iteration % self.iterations_per_epoch == 0:
@@ -296,6 +302,11 @@ class Run:
             self.save()
         self.monitors.flush(self.iteration - 1)
         draw_curves(self.folder)
+
+    def stop(self, number: int, frame: Any) -> None:
+        """Handle a signal: train no further."""
+        signal.signal(number, signal.SIG_DFL)
+        self.stopped = True
 
     def iterate(self) -> Dict[str, float]:
         """One iteration on the next batches; gives the losses."""
@@ -350,8 +361,8 @@ class Run:
         print(f"parameters of {path}" + (f"; at random: {', '.join(missing)}" if missing else ""))
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line; the exit code is 130 where a signal ended the training early."""
     args = train_args(__doc__)
     check_folder(args)
     context.set_up(args)
@@ -366,7 +377,11 @@ def main() -> None:
     counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
     print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; from {run.iteration} to {run.last_iteration}")
     run.train()
+    if run.stopped:
+        print(f"stopped after iteration {run.iteration}; go on with: python train.py -m {run.folder} --resume")
+        return 130
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
+    return 0
 
 
 def check_folder(args: argparse.Namespace) -> None:

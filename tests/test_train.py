@@ -796,3 +796,23 @@ def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypat
     train.Run(train_args("", arguments)).train()
     epochs = np.array(used).reshape(4, EPOCH) / 2e-4
     np.testing.assert_allclose(epochs, np.array([1, 1, 2 / 3, 1 / 3])[:, None].repeat(EPOCH, axis=1), rtol=1e-5)
+
+
+def test_ctrl_c_ends_the_run_with_a_checkpoint(data, tmp_path):
+    """One SIGINT: the iteration is finished, and the resumed run ends as one that was never stopped."""
+    flags = command_line(data, tmp_path / "stopped", "-e", 9, "--log-step", 1, "--lr-decay-start-epoch", 99)
+    script = [sys.executable, str(ROOT / "train.py")]
+    process = subprocess.Popen([*script, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    timer = tmp_path / "stopped" / "Training_time.timer.txt"
+    while process.poll() is None and not (timer.exists() and timer.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "--resume" in out
+    whole = command_line(data, tmp_path / "whole", "-e", 9, "--log-step", 1, "--lr-decay-start-epoch", 99)
+    for command in ([*script, "-m", str(tmp_path / "stopped"), "--resume"], [*script, *whole]):
+        assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    for name in SERIES:
+        one, other = (tmp_path / run / f"{name}.series.txt" for run in ("stopped", "whole"))
+        assert one.read_bytes() == other.read_bytes()

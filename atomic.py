@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files so that each is whole or absent: under another name first, then renamed."""
+"""Write files so that each is whole or absent: under another name first, then renamed; and make their folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
+
+from errors import UserError
 
 
 @contextmanager
@@ -30,3 +32,15 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Make a folder with its parents; one that is there is left alone.
+
+    Raises:
+        UserError: where that cannot be done; it names `flag`, the one to change.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another {flag}") from None

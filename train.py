@@ -268,8 +268,8 @@ class Run:
         # how many iterations are done, and how many were when a checkpoint was last written (none yet)
         self.iteration, self.saved, self.stopped = 0, -1, False
         self.model = InstaGAN(args)
-        for path in (self.folder, self.model_folder):
-            make_folder(path)
+        for path, flag in ((self.folder, "--monitor-path"), (self.model_folder, "--model-save-path")):
+            atomic.make_folder(path, flag)
         self.monitors = Monitors(self.folder, args.log_step)
         self.samples = SampleGrid(args, self.model.arch, items)
 
@@ -389,14 +389,6 @@ def check_folder(args: argparse.Namespace) -> None:
     folder = Path(args.monitor_path)
     if not args.resume and checkpoint.find(folder):
         raise UserError(f"{folder} holds a run; go on with it by --resume, or give another --monitor-path")
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder with its parents. Raises UserError where that cannot be done."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another --monitor-path") from None
 
 
 def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:

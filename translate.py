@@ -9,6 +9,7 @@ python translate.py --model tmp.monitor --image photos --masks photos_seg --dire
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import re
 import sys
@@ -97,16 +98,9 @@ class Results:
         if taken and not self.overwrite:
             raise UserError(f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite")
 
-    def make_folder(self) -> None:
-        """Make the output folder. Raises UserError where that cannot be done."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {self.folder} (--output): {error.strerror}") from None
-
     def add(self, item: Item, before: Translated, after: Translated, numbers: Sequence[int], title: str) -> None:
         """Write one translated picture, and its masks under the numbers of the input's masks."""
-        for old in (self.folder / "masks").glob("*.png"):
+        for old in (self.folder / "masks").glob(f"{glob.escape(item.name)}_*.png"):
             if old.stem.rpartition("_")[0] == item.name:
                 old.unlink()
         write, name = pictures.write_png, f"{item.name}.png"
@@ -136,7 +130,7 @@ def main() -> int:
     results.check(items)
     context.set_up(args)
     translator, size = load_translator(args)
-    results.make_folder()
+    atomic.make_folder(results.folder, "--output")
     rng = np.random.default_rng(args.seed)
     failures: List[str] = []
     try:

@@ -19,12 +19,13 @@ import os
 import platform
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from errors import UserError
 
@@ -68,11 +69,13 @@ class _Library:
         # read when libgomp is loaded: its threads are not to spin for long while they wait for each other, since
         # on a machine that does other work too they wait for one that is not running, and a step takes minutes
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-        self._lib = ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libdnnl.so.3"))
+        path = str(Path(sys.prefix) / "lib" / "libdnnl.so.3")
+        self._lib = ctypes.CDLL(path)
         self._lib.dnnl_version.restype = POINTER(_Version)
         self._lib.dnnl_memory_desc_get_size.restype = c_size_t
         self._lib.dnnl_primitive_desc_query_md.restype = c_void_p
-        self.set_handle, self.execute = self._lib.dnnl_memory_set_data_handle, self._lib.dnnl_primitive_execute
+        # a call through PyDLL does not hand Python to another thread, which for this one would take longer than it
+        self.set_handle, self.execute = ctypes.PyDLL(path).dnnl_memory_set_data_handle, self._lib.dnnl_primitive_execute
         self.set_handle.argtypes = [c_void_p, c_void_p]
         self.execute.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
         version = self._lib.dnnl_version().contents
@@ -113,8 +116,8 @@ def _library() -> _Library:
     return _Library()
 
 
-class _Arena:
-    """Memory for what lives within one call. `take` hands out pieces until `reset` takes all of them back."""
+class _Arena(threading.local):
+    """A thread's memory for what lives within one call. `take` hands out pieces until `reset` takes all of them back."""
 
     def __init__(self) -> None:
         self._blocks: List[np.ndarray] = []
@@ -148,9 +151,27 @@ class _Arena:
 # nnabla.nnabla first: 7000 searches of the disk in a training step. It finds NNabla now.
 sys.modules.setdefault("nnabla.nnabla", nn)
 
-# One call at a time: primitives, their memories and the arena are shared by all layers.
-_LOCK = threading.RLock()
-_ARENA = _Arena()
+class _Team(threading.local):
+    """How many threads the kernels that this thread calls may use, and whether it is a lane (see `side_by_side`)."""
+
+    size, is_lane = 0, False
+
+
+class _OfThread(threading.local):
+    """Remembers what `make` gave for each key, for each thread its own: primitives hold the addresses they work on."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._known = lru_cache(maxsize=None)(make)
+
+    def __call__(self, *key: Any) -> Any:
+        return self._known(*key)
+
+
+_ARENA, _TEAM = _Arena(), _Team()
+# held by the lane that uses NNabla, which is not made for more than one thread
+_NNABLA = threading.Lock()
+# held while something is added to the gradient of a parameter, which layers of both lanes may share
+_GRADIENTS = threading.Lock()
 
 
 def _view(address: int, shape: Shape) -> np.ndarray:
@@ -164,14 +185,16 @@ def _floats(count: int) -> Any:
 
 
 def _threads() -> int:
-    """As many as OpenMP takes: OMP_NUM_THREADS, or one for each core that this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return max(1, int(asked)) if asked.isdigit() else len(os.sched_getaffinity(0))
+    """A lane's share, else as many as OpenMP takes: OMP_NUM_THREADS, or one for each core that the process may use."""
+    if not _TEAM.size:
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        _TEAM.size = max(1, int(asked)) if asked.isdigit() else len(os.sched_getaffinity(0))
+    return _TEAM.size
 
 
 @lru_cache(maxsize=None)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _threads() - 1))
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
 
 def _in_pieces(work: Callable[[slice], None], length: int, width: int = 1) -> None:
@@ -187,7 +210,7 @@ def _in_pieces(work: Callable[[slice], None], length: int, width: int = 1) -> No
         for piece in some:
             work(piece)
 
-    others = [_pool().submit(run, pieces[i : i + share]) for i in range(share, len(pieces), share)]
+    others = [_helpers().submit(run, pieces[i : i + share]) for i in range(share, len(pieces), share)]
     run(pieces[:share])
     for other in others:
         other.result()
@@ -197,6 +220,7 @@ class Layout:
     """How a tensor lies in memory: oneDNN's memory descriptor. Equal layouts are the same object."""
 
     _known: Dict[int, List[Layout]] = {}
+    _lock = threading.Lock()
 
     def __init__(self, descriptor: c_void_p) -> None:
         self.descriptor, self.nbytes = descriptor, _library().size(descriptor)
@@ -204,12 +228,13 @@ class Layout:
     @classmethod
     def of(cls, descriptor: c_void_p) -> Layout:
         """The one object for this layout."""
-        known = cls._known.setdefault(_library().size(descriptor), [])
-        for layout in known:
-            if _library().equal(layout.descriptor, descriptor):
-                return layout
-        known.append(cls(descriptor))
-        return known[-1]
+        with cls._lock:
+            known = cls._known.setdefault(_library().size(descriptor), [])
+            for layout in known:
+                if _library().equal(layout.descriptor, descriptor):
+                    return layout
+            known.append(cls(descriptor))
+            return known[-1]
 
     @classmethod
     def tagged(cls, shape: Shape, tag: str) -> Layout:
@@ -292,7 +317,7 @@ def _attributes(accumulate: bool = False) -> c_void_p:
     return attributes
 
 
-@lru_cache(maxsize=None)
+@_OfThread
 def _reorder(source: Layout, target: Layout, accumulate: bool) -> Optional[_Primitive]:
     """The primitive that copies (or adds); None for the layouts that oneDNN cannot add into others."""
     lib = _library()
@@ -353,6 +378,16 @@ class Geometry:
         return (self.x[0], self.w[0], *((s + 2 * self.pad - k) // self.stride + 1 for s, k in zip(sizes, kernels)))
 
 
+@dataclass(frozen=True)
+class _Kernel:
+    """One of the three products of a convolution, and the layouts in which it takes and gives its tensors."""
+
+    primitive: _Primitive
+    near: Layout
+    weights: Layout
+    far: Layout
+
+
 class _Convolution:
     """Convolution and its two gradients, between x in `x_layout` and y in `y_layout`; weights and theirs are plain.
 
@@ -372,9 +407,8 @@ class _Convolution:
         chosen = (Layout.of(_library().query(self._hint, role)) for role in ("src", "dst"))
         self._near, self._far = (_blocked(shape) or layout for shape, layout in zip((near, far), chosen))
         self.x_layout, self.y_layout = (self._far, self._near) if geometry.transposed else (self._near, self._far)
-        self._plain_weights = _plain(geometry.w)
-        self._data_layout = self._near
-        self._made: Dict[str, Tuple[_Primitive, Layout]] = {}
+        self._weights = _plain(geometry.w)
+        self._kernels: Dict[str, _Kernel] = {}
 
     def forward(self, x: int, w: int, y: int) -> None:
         self._run("data" if self.geometry.transposed else "forward", x, w, y)
@@ -390,60 +424,50 @@ class _Convolution:
         self._run("forward" if self.geometry.transposed else "data", dy, w, dx)
 
     def _weight_gradient(self, x: int, dy: int, dw: int, accumulate: bool) -> None:
+        kernel = self._kernel("weights")
         near, far = (dy, x) if self.geometry.transposed else (x, dy)
-        primitive, layout = self._primitive("weights")
-        if self._loops_only:
-            return self._weight_gradient_by_columns(near, far, _view(dw, self.geometry.w), accumulate)
-        if layout is self._plain_weights and not accumulate:
-            return primitive(near, dw, far)
-        blocked = _ARENA.take(layout.nbytes)
-        primitive(near, blocked, far)
-        _move(layout, blocked, self._plain_weights, dw, accumulate)
-
-    def _weight_gradient_by_columns(self, near: int, far: int, dw: np.ndarray, accumulate: bool) -> None:
-        """The weights' gradient as a matrix product for each place in the kernel."""
-        pad, stride = self.geometry.pad, self.geometry.stride
-        x = _view(_in_layout(self._near, near, _plain(self._near_shape)), self._near_shape)
-        y = _view(_in_layout(self._far, far, _plain(self._far_shape)), self._far_shape)
-        x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))) if pad else x
-        rows, columns = y.shape[2:]
-        flat = y.transpose(1, 0, 2, 3).reshape(y.shape[1], -1)
-        for i, j in np.ndindex(*dw.shape[2:]):
-            window = x[:, :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
-            found = flat @ window.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
-            dw[:, :, i, j] = found + dw[:, :, i, j] if accumulate else found
+        near, far = _in_layout(self._near, near, kernel.near), _in_layout(self._far, far, kernel.far)
+        if kernel.weights is self._weights and not accumulate:
+            return kernel.primitive(near, dw, far)
+        found = _ARENA.take(kernel.weights.nbytes)
+        kernel.primitive(near, found, far)
+        with _GRADIENTS:
+            _move(kernel.weights, found, self._weights, dw, accumulate)
 
     def _run(self, kind: str, source: int, w: int, target: int) -> None:
-        primitive, layout = self._primitive(kind)
-        weights = _in_layout(self._plain_weights, w, layout)
-        if kind == "forward" or self._data_layout is self._near:
-            return primitive(source, weights, target)
-        found = _ARENA.take(self._data_layout.nbytes)
-        primitive(source, weights, found)
-        return _move(self._data_layout, found, self._near, target)
+        kernel = self._kernel(kind)
+        ours, theirs = (self._near, self._far), (kernel.near, kernel.far)
+        (reads, writes), (takes, gives) = (ours, theirs) if kind == "forward" else (ours[::-1], theirs[::-1])
+        source, weights = _in_layout(reads, source, takes), _in_layout(self._weights, w, kernel.weights)
+        found = target if gives is writes else _ARENA.take(gives.nbytes)
+        kernel.primitive(source, weights, found)
+        if found != target:
+            _move(gives, found, writes, target)
 
-    def _primitive(self, kind: str) -> Tuple[_Primitive, Layout]:
-        """The primitive and the layout in which it has the weights; made when first needed."""
-        if kind not in self._made:
-            near, far, lib = self._near.descriptor, self._far.descriptor, _library()
-            make = {"forward": self._forward_desc, "data": self._data_desc, "weights": self._weights_desc}[kind]
-            if kind == "data" and not _blocked(self._near_shape):
-                # for few channels oneDNN reads plain tensors well, but is very slow at writing them
-                near = self._any[0]
-            pd = make(near, self._any[1], far)
-            if kind == "data":
-                self._data_layout = Layout.of(lib.query(pd, "diff_src"))
-            if kind == "weights":
-                # for some numbers of channels oneDNN has nothing but plain loops, hundreds of times as slow
-                self._loops_only = lib.implementation(pd).startswith("ref")
-            weights = Layout.of(lib.query(pd, "diff_weights" if kind == "weights" else "weights"))
-            roles = {
-                "forward": {"src": self._near, "weights": weights, "dst": self._far},
-                "data": {"diff_dst": self._far, "weights": weights, "diff_src": self._data_layout},
-                "weights": {"src": self._near, "diff_weights": weights, "diff_dst": self._far},
-            }[kind]
-            self._made[kind] = _Primitive(pd, roles), weights
-        return self._made[kind]
+    def _kernel(self, kind: str) -> _Kernel:
+        """Made when first needed."""
+        if kind not in self._kernels:
+            self._kernels[kind] = self._make(kind)
+        return self._kernels[kind]
+
+    def _make(self, kind: str) -> _Kernel:
+        lib, (near, weights, far) = _library(), self._any
+        describe = {"forward": self._forward_desc, "data": self._data_desc, "weights": self._weights_desc}[kind]
+        # for few channels oneDNN reads plain tensors well, but is very slow at writing them
+        free = kind == "data" and not _blocked(self._near_shape)
+        pd = describe(near if free else self._near.descriptor, weights, self._far.descriptor)
+        if lib.implementation(pd).startswith("ref"):
+            # plain loops, hundreds of times as slow: what oneDNN has for some numbers of channels in blocks
+            pd = describe(_plain(self._near_shape).descriptor, weights, _plain(self._far_shape).descriptor)
+        roles = {
+            "forward": ("src", "weights", "dst"),
+            "data": ("diff_src", "weights", "diff_dst"),
+            "weights": ("src", "diff_weights", "diff_dst"),
+        }[kind]
+        layouts = [Layout.of(lib.query(pd, role)) for role in roles]
+        # in the order in which it is called: what it reads, weights, what it writes (or both sides of a gradient)
+        order = [2, 1, 0] if kind == "data" else [0, 1, 2]
+        return _Kernel(_Primitive(pd, {roles[i]: layouts[i] for i in order}), *layouts)
 
     def _forward_desc(self, near: c_void_p, w: c_void_p, far: c_void_p) -> c_void_p:
         args = (c_int(_FORWARD), c_int(_DIRECT), near, w, None, far, *self._window, _attributes())
@@ -502,7 +526,8 @@ class _FewOutputs:
             out, channels, height, width = self.geometry.w
             found = _view(columns, (out, width, channels, height)).transpose(0, 2, 3, 1)
             total = _view(dw, self.geometry.w)
-            np.add(total, found, out=total) if accumulate else np.copyto(total, found)
+            with _GRADIENTS:
+                np.add(total, found, out=total) if accumulate else np.copyto(total, found)
 
     def _columns_first(self, w: int) -> int:
         out, channels, height, width = self.geometry.w
@@ -536,7 +561,7 @@ class _FewInputs(_Convolution):
         _move(_plain(self.geometry.x), plain, self.x_layout, dx)
 
 
-@lru_cache(maxsize=None)
+@_OfThread
 def _convolution(geometry: Geometry) -> Any:
     """The fastest of the three for this shape."""
     wide = min(geometry.w[2:]) >= 5 and geometry.stride == 1 and geometry.pad == 0 and not geometry.transposed
@@ -632,11 +657,11 @@ class _Tanh:
 
 
 class _Padding:
-    """Reflection padding of a plain tensor by `width` into `target`, a layout of the padded one; and its gradient."""
+    """Reflection padding of a tensor in layout `outer` by `width` into `target`, one of the padded; and its gradient."""
 
-    def __init__(self, shape: Shape, width: int, target: Layout) -> None:
+    def __init__(self, shape: Shape, outer: Layout, width: int, target: Layout) -> None:
         batch, channels, *size = shape
-        self.width, self.target, self._outer = width, target, _plain(shape)
+        self.width, self.target, self._outer = width, target, outer
         padded = (batch, channels, *(s + 2 * width for s in size))
         self._stage = target if _spatial_view(target, padded) else _plain(padded)
         self._view = _spatial_view(self._stage, padded)
@@ -679,13 +704,15 @@ class Description:
     """What a layer does to x (N, C, H, W): reflection padding, convolution, then normalization and activation.
 
     `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "leaky_relu" (slope 0.2) or
-    "tanh".
+    "tanh". `x_blocked` and `y_blocked`: whether x comes, and y goes, in blocks of channels (see `can_be_blocked`).
     """
 
     geometry: Geometry
     reflect: int = 0
     normalize: bool = False
     activation: str = ""
+    x_blocked: bool = False
+    y_blocked: bool = False
 
     @property
     def x(self) -> Shape:
@@ -712,12 +739,14 @@ class _Plan:
     def __init__(self, description: Description, for_weights: bool) -> None:
         self.shape = description.geometry.y
         self._conv = _convolution(description.geometry)
-        self._padding = _Padding(description.x, description.reflect, self._conv.x_layout)
+        outer = _blocked(description.x) if description.x_blocked else _plain(description.x)
+        self._padding = _Padding(description.x, outer, description.reflect, self._conv.x_layout)
         fused = description.normalize and description.activation == "relu"
         layout = self._conv.y_layout
         self._norm = _Normalization(self.shape, layout, fused) if description.normalize else None
         self._last = self._norm.layout if self._norm else layout
-        self._y = _plain(self.shape)
+        self._y = _blocked(self.shape) if description.y_blocked else _plain(self.shape)
+        self._group = _block() if description.y_blocked else 1
         rest = "" if fused else description.activation
         size = self._y.nbytes // 4
         self._activation: Any = None
@@ -750,8 +779,8 @@ class _Plan:
             ctypes.memmove(y, skip, self._y.nbytes)
         _move(self._last, h, self._y, y, bool(skip))
         if not self._norm:
-            out = _view(y, self.shape)
-            out += _view(b, (self.shape[1], 1, 1))
+            out, bias = self._by_channel(y, b)
+            out += bias
         if self._activation:
             self._activation.forward(y, y)
 
@@ -783,21 +812,28 @@ class _Plan:
             dz = _ARENA.take(self._last.nbytes)
             self._norm.backward(z, dh, dz, *statistics)
             dh = _in_layout(self._last, dz, self._conv.y_layout)
-        dpadded = _ARENA.take(self._conv.x_layout.nbytes) if dx else 0
+        direct = dx and not self._padding.copies and not accumulate[0]
+        dpadded = dx if direct or not dx else _ARENA.take(self._conv.x_layout.nbytes)
         self._conv.backward(kept if self._keeps_x else x, w, dh, dpadded, dw, accumulate[1])
-        if dx:
+        if dx and not direct:
             self._padding.backward(dpadded, dx, accumulate[0])
 
     def _bias_gradient(self, dy: int, db: int, accumulate: bool) -> None:
-        total = _view(db, (self.shape[1],))
-        if not accumulate:
-            total[...] = 0
-        # the mean that normalization takes off contains the bias
-        if not self._norm:
-            total += _view(dy, self.shape).sum(axis=(2, 3)).sum(axis=0)
+        gradient, total = self._by_channel(dy, db)
+        with _GRADIENTS:
+            if not accumulate:
+                total[...] = 0
+            # the mean that normalization takes off contains the bias
+            if not self._norm:
+                total += gradient.sum(axis=(2, 3), keepdims=True).sum(axis=0)
+
+    def _by_channel(self, y: int, b: int) -> Tuple[np.ndarray, np.ndarray]:
+        """A tensor in y's layout as (N, groups of channels, H, W, channels in a group), and one number per channel."""
+        (batch, channels, height, width), group = self.shape, self._group
+        return _view(y, (batch, channels // group, height, width, group)), _view(b, (channels // group, 1, 1, group))
 
 
-_plan = lru_cache(maxsize=None)(_Plan)
+_plan = _OfThread(_Plan)
 
 
 class _Function(PythonFunction):
@@ -810,6 +846,19 @@ class _Function(PythonFunction):
         """For what is written in full: its old content need not be there."""
         return array.data_ptr(np.float32, self.ctx, True)
 
+    def _gradient(self, parameter: nn.Variable, accumulate: bool) -> Tuple[int, bool]:
+        """The address of a parameter's gradient, and whether to add to what is there.
+
+        NNabla has the first gradient written and the next ones added. The other lane may be faster with its own, so
+        that in a lane the first one is added too, to zeros.
+        """
+        if accumulate:
+            return self._read(parameter.grad), True
+        address = self._write(parameter.grad)
+        if _TEAM.is_lane:
+            ctypes.memset(address, 0, 4 * parameter.size)
+        return address, _TEAM.is_lane
+
 
 class Layer(_Function):
     """A layer as an NNabla function of (x, w, b) or (x, w, b, skip); outputs y and, for its gradients, what it keeps.
@@ -819,10 +868,12 @@ class Layer(_Function):
 
     def __init__(self, description: Description, wanted: Sequence[bool], ctx: nn.Context) -> None:
         super().__init__(ctx)
-        self._wanted = list(wanted)
-        with _LOCK:
-            self._plan = _plan(description, self._wanted[1])
+        self._description, self._wanted = description, list(wanted)
         self._keeps = any(self._wanted[:2]) and self._plan.kept > 0
+
+    @property
+    def _plan(self) -> _Plan:
+        return _plan(self._description, self._wanted[1])
 
     @property
     def name(self) -> str:
@@ -844,7 +895,7 @@ class Layer(_Function):
         sources = [self._read(v.data) for v in inputs]
         x, w, b, skip = sources + [0] * (4 - len(sources))
         y, kept = [self._write(v.data) for v in outputs] + [0] * (1 - self._keeps)
-        with _LOCK:
+        with _outside_nnabla():
             self._plan.forward(x, w, b, skip, y, kept)
 
     def backward_impl(
@@ -859,15 +910,17 @@ class Layer(_Function):
             return
         if any(propagate_down[:2]) and not any(self._wanted[:2]):
             raise RuntimeError("the graph was built for inference: need_grad was set after it")
-        addresses = [0] * 4
-        for i, (v, down, add) in enumerate(zip(inputs, propagate_down, accum)):
-            if down:
-                addresses[i] = self._read(v.grad) if add else self._write(v.grad)
+        addresses, accum = [0] * 4, [*accum, False]
+        for i, (v, down) in enumerate(zip(inputs, propagate_down)):
+            if down and i in (1, 2):
+                addresses[i], accum[i] = self._gradient(v, accum[i])
+            elif down:
+                addresses[i] = self._read(v.grad) if accum[i] else self._write(v.grad)
         x, w = (self._read(v.data) for v in inputs[:2])
         y, dy = self._read(outputs[0].data), self._read(outputs[0].grad)
         kept = self._read(outputs[1].data) if self._keeps else 0
-        with _LOCK:
-            self._plan.backward(x, w, y, dy, kept, Wanted(addresses, [*accum, False]))
+        with _outside_nnabla():
+            self._plan.backward(x, w, y, dy, kept, Wanted(addresses, accum))
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """The gradient of x needs w, that of w needs x unless its padded copy is kept."""
@@ -903,13 +956,15 @@ class SpectralNormalization(_Function):
     def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
         """One power iteration."""
         w, u = _view(self._read(inputs[0].data), self._shape), _view(self._read(inputs[1].data), self._shape[:1])
-        v = _unit(u @ w)
-        moved = w @ v
-        u[...] = _unit(moved)
-        sigma = u @ moved
         normalized = _view(self._write(outputs[0].data), self._shape)
-        _in_pieces(lambda rows: np.multiply(w[rows], 1 / sigma, out=normalized[rows]), *self._shape)
-        np.concatenate([u, v, [sigma]], out=_view(self._write(outputs[1].data), outputs[1].shape))
+        kept = _view(self._write(outputs[1].data), outputs[1].shape)
+        with _outside_nnabla():
+            v = _unit(u @ w)
+            moved = w @ v
+            u[...] = _unit(moved)
+            sigma = u @ moved
+            _in_pieces(lambda rows: np.multiply(w[rows], 1 / sigma, out=normalized[rows]), *self._shape)
+            np.concatenate([u, v, [sigma]], out=kept)
 
     def backward_impl(
         self, inputs: List[nn.Variable], outputs: List[nn.Variable], propagate_down: List[bool], accum: List[bool]
@@ -920,20 +975,22 @@ class SpectralNormalization(_Function):
         kept = _view(self._read(outputs[1].data), outputs[1].shape)
         u, v, sigma = kept[: self._shape[0]], kept[self._shape[0] : -1], kept[-1]
         dy = _view(self._read(outputs[0].grad), self._shape)
-        dw = _view((self._read if accum[0] else self._write)(inputs[0].grad), self._shape)
+        address, accumulate = self._gradient(inputs[0], accum[0])
+        dw = _view(address, self._shape)
         normalized = _view(self._read(outputs[0].data), self._shape)
-        along = u * -np.vdot(dy, normalized)
 
         def work(rows: slice) -> None:
             gradient = np.multiply.outer(along[rows], v)
             gradient += dy[rows]
             gradient *= 1 / sigma
-            if accum[0]:
+            if accumulate:
                 dw[rows] += gradient
             else:
                 dw[rows] = gradient
 
-        _in_pieces(work, *self._shape)
+        with _outside_nnabla(), _GRADIENTS:
+            along = u * -np.vdot(dy, normalized)
+            _in_pieces(work, *self._shape)
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """All that is needed is kept."""
@@ -948,6 +1005,50 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / (np.sqrt(x @ x) + 1e-12)
 
 
+class Unblock(_Function):
+    """The tensor that a layer gave out in blocks of channels, in plain NCHW."""
+
+    @property
+    def name(self) -> str:
+        """As it shows in NNabla's graphs."""
+        return "OneDnnReorder"
+
+    def min_outputs(self) -> int:
+        """The tensor."""
+        return 1
+
+    def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Shape the output."""
+        outputs[0].reset_shape(inputs[0].shape, True)
+
+    def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Copy."""
+        shape, x, y = inputs[0].shape, self._read(inputs[0].data), self._write(outputs[0].data)
+        with _outside_nnabla():
+            _ARENA.reset()
+            _move(_blocked(shape), x, _plain(shape), y)
+
+    def backward_impl(
+        self, inputs: List[nn.Variable], outputs: List[nn.Variable], propagate_down: List[bool], accum: List[bool]
+    ) -> None:
+        """Copy back."""
+        if not propagate_down[0]:
+            return
+        shape, dy = inputs[0].shape, self._read(outputs[0].grad)
+        dx = (self._read if accum[0] else self._write)(inputs[0].grad)
+        with _outside_nnabla():
+            _ARENA.reset()
+            _move(_plain(shape), dy, _blocked(shape), dx, accum[0])
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """It does not."""
+        return False
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """It does not."""
+        return False
+
+
 def layer(
     x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable], description: Description
 ) -> nn.Variable:
@@ -955,6 +1056,16 @@ def layer(
     inputs = [x, w, b] + ([] if skip is None else [skip])
     outputs = Layer(description, [v.need_grad for v in inputs], nn.get_current_context())(*inputs)
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def can_be_blocked(shape: Shape) -> bool:
+    """Whether a layer can give out a tensor (N, C, H, W) in blocks of channels, without a gap in the last one."""
+    return _blocked(shape) is not None
+
+
+def unblock(x: nn.Variable) -> nn.Variable:
+    """A blocked tensor in plain NCHW."""
+    return Unblock(nn.get_current_context())(x)
 
 
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
@@ -1017,10 +1128,13 @@ class Adam:
             rate = self._alpha * np.sqrt(1 - beta2**state.t) / (1 - beta1**state.t)
             arrays = (parameter.data, parameter.grad, state.pstate["mean"].data, state.pstate["var"].data)
             flat = [_view(array.data_ptr(np.float32, context), (parameter.size,)) for array in arrays]
-            _in_pieces(lambda piece, flat=flat, rate=rate: self._step(*(f[piece] for f in flat), rate), parameter.size)
+            with _outside_nnabla():
+                step = partial(self._step, flat, rate)
+                _in_pieces(step, parameter.size)
 
-    def _step(self, theta: np.ndarray, gradient: np.ndarray, m: np.ndarray, v: np.ndarray, rate: float) -> None:
+    def _step(self, arrays: List[np.ndarray], rate: float, piece: slice) -> None:
         beta1, beta2 = self._betas
+        theta, gradient, m, v = (array[piece] for array in arrays)
         work = gradient * np.float32(1 - beta1)
         m *= np.float32(beta1)
         m += work
@@ -1033,6 +1147,53 @@ class Adam:
         np.divide(m, work, out=work)
         work *= np.float32(rate)
         theta -= work
+
+
+@contextmanager
+def _outside_nnabla() -> Iterator[None]:
+    """While a lane computes with nothing but addresses, the other one may use NNabla."""
+    if _TEAM.is_lane:
+        _NNABLA.release()
+    try:
+        yield
+    finally:
+        if _TEAM.is_lane:
+            _NNABLA.acquire()
+
+
+@lru_cache(maxsize=None)
+def _lanes() -> List[ThreadPoolExecutor]:
+    return [ThreadPoolExecutor(1, initializer=_become_lane, initargs=(_threads() // 2,)) for _ in range(2)]
+
+
+def _become_lane(threads: int) -> None:
+    _TEAM.size, _TEAM.is_lane = threads, True
+    ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
+
+
+def side_by_side(tasks: Sequence[Callable[[], Any]]) -> List[Any]:
+    """Do one or two tasks that use NNabla, at the same time where that is possible; gives their results in order.
+
+    Two tasks on half of the threads each are faster than one after the other on all of them: what Python and NNabla
+    do between the kernels is done by one thread, while the other one computes. NNabla is not made for two threads, so
+    a task has it to itself until one of the kernels here runs. The tasks may read the same parameters and add to
+    the same gradients: of two terms, the sum does not depend on the order.
+    """
+    if len(tasks) < 2 or _threads() < 2:
+        return in_turn(tasks)
+
+    def work(task: Callable[[], Any]) -> Any:
+        with _NNABLA:
+            return task()
+
+    running = [lane.submit(work, task) for lane, task in zip(_lanes(), tasks)]
+    wait(running)
+    return [done.result() for done in running]
+
+
+def in_turn(tasks: Sequence[Callable[[], Any]]) -> List[Any]:
+    """The same, one after the other."""
+    return [task() for task in tasks]
 
 
 _state = {"active": False}

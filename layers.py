@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from dataclasses import dataclass
+from typing import Optional, Tuple, Union
 
 import nnabla as nn
 import nnabla.functions as F
@@ -11,8 +12,28 @@ import nnabla.functions as F
 import cpu_kernels
 
 
+@dataclass(frozen=True)
+class Blocked:
+    """A tensor (N, C, H, W) on its way from layer to layer, in memory as the CPU kernels like it; see `plain`."""
+
+    variable: nn.Variable
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """(N, C, H, W)."""
+        return self.variable.shape
+
+
+Tensor = Union[nn.Variable, Blocked]
+
+
+def plain(x: Tensor) -> nn.Variable:
+    """What convolutions gave, as a variable that other functions understand."""
+    return cpu_kernels.unblock(x.variable) if isinstance(x, Blocked) else x
+
+
 def convolution(
-    x: nn.Variable,
+    x: Tensor,
     w: nn.Variable,
     b: nn.Variable,
     stride: int = 1,
@@ -21,9 +42,11 @@ def convolution(
     transposed: bool = False,
     normalize: bool = False,
     activation: str = "",
-    skip: Optional[nn.Variable] = None,
-) -> nn.Variable:
+    skip: Optional[Tensor] = None,
+) -> Tensor:
     """Pad x (N, C, H, W) by `reflect`, convolve it with w, normalize each channel of each sample, activate.
+
+    The result is for another convolution, or for `plain`.
 
     `transposed` is a deconvolution to `stride` times the size; `activation` is "", "relu", "leaky_relu" (slope 0.2)
     or "tanh"; `skip`, which needs `activation` "", is added to the result.
@@ -32,8 +55,12 @@ def convolution(
         height, width = (size + 2 * reflect for size in x.shape[2:])
         shape = (*x.shape[:2], height, width)
         geometry = cpu_kernels.Geometry(shape, w.shape, stride, pad, transposed, stride - 1 if transposed else 0)
-        description = cpu_kernels.Description(geometry, reflect, normalize, activation)
-        return cpu_kernels.layer(x, w, b, skip, description)
+        blocked = cpu_kernels.can_be_blocked(geometry.y) and not isinstance(skip, nn.Variable)
+        layouts = {"x_blocked": isinstance(x, Blocked), "y_blocked": blocked}
+        description = cpu_kernels.Description(geometry, reflect, normalize, activation, **layouts)
+        x, skip = (v.variable if isinstance(v, Blocked) else v for v in (x, skip))
+        y = cpu_kernels.layer(x, w, b, skip, description)
+        return Blocked(y) if blocked else y
     h = F.pad(x, (reflect,) * 4, mode="reflect") if reflect else x
     window = {"pad": (pad, pad), "stride": (stride, stride)}
     if transposed:

@@ -24,7 +24,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
 
-from layers import activate, convolution, spectral_normalization
+from layers import Tensor, activate, convolution, plain, spectral_normalization
 
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
@@ -120,7 +120,7 @@ def discriminator(
         channels = 2 * arch.ndf * min(2**arch.n_layers_D, 8)
         h = _judging_layer(F.concatenate(picture, masks, axis=1), "1", channels, 1, arch, mode)
         w, b = _spectral_weights("conv2", (1, channels), mode)
-        return convolution(h, w, b, pad=1)
+        return plain(convolution(h, w, b, pad=1))
 
 
 def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: Sequence[str] = NETWORKS) -> None:
@@ -185,10 +185,10 @@ def _encoder(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
     for i in range(arch.n_blocks):
         with nn.parameter_scope(f"block{i + 1}"):
             h = _residual_block(h, arch, mode)
-    return h
+    return plain(h)
 
 
-def _residual_block(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
+def _residual_block(x: Tensor, arch: Architecture, mode: Mode) -> Tensor:
     h = _layer(x, "1", x.shape[1], 3, arch, mode, reflect=1)
     return _layer(h, "2", x.shape[1], 3, arch, mode, reflect=1, activation="", skip=x)
 
@@ -200,7 +200,7 @@ def _decoder(x: nn.Variable, channels: int, arch: Architecture, mode: Mode) -> n
         window = {"stride": 2, "pad": 1, "transposed": True}
         h = _layer(h, f"{i}", h.shape[1] // 2, 3, arch, mode, conv="deconv", **window)
     w, b = _weights("conv", (channels, h.shape[1], 7, 7), channels, mode)
-    return convolution(h, w, b, reflect=3, activation="tanh")
+    return plain(convolution(h, w, b, reflect=3, activation="tanh"))
 
 
 def _features(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
@@ -208,19 +208,19 @@ def _features(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
     h = convolution(x, w, b, stride=2, pad=1, activation="leaky_relu")
     for i in range(2, arch.n_layers_D + 1):
         h = _judging_layer(h, f"{i}", arch.ndf * min(2 ** (i - 1), 8), 2, arch, mode)
-    return h
+    return plain(h)
 
 
 def _judging_layer(
-    x: nn.Variable, number: str, channels: int, stride: int, arch: Architecture, mode: Mode
-) -> nn.Variable:
+    x: Tensor, number: str, channels: int, stride: int, arch: Architecture, mode: Mode
+) -> Tensor:
     """A layer of D: kernel 4, pad 1, normalization, LeakyReLU."""
     w, b = _spectral_weights(f"conv{number}", (channels, x.shape[1]), mode)
     return _normalized(x, w, b, f"norm{number}", arch, mode, stride=stride, pad=1, activation="leaky_relu")
 
 
 def _layer(
-    x: nn.Variable,
+    x: Tensor,
     number: str,
     channels: int,
     kernel: int,
@@ -229,7 +229,7 @@ def _layer(
     conv: str = "conv",
     activation: str = "relu",
     **how: Any,
-) -> nn.Variable:
+) -> Tensor:
     """A layer of G: convolution or deconvolution, as `how` tells `layers.convolution`, normalization, activation."""
     sides = (x.shape[1], channels) if conv == "deconv" else (channels, x.shape[1])
     w, b = _weights(conv + number, (*sides, kernel, kernel), channels, mode)
@@ -255,20 +255,20 @@ def _spectral_weights(name: str, channels: Tuple[int, int], mode: Mode) -> Tuple
 
 
 def _normalized(
-    x: nn.Variable,
+    x: Tensor,
     w: nn.Variable,
     b: nn.Variable,
     norm: str,
     arch: Architecture,
     mode: Mode,
     activation: str,
-    skip: Optional[nn.Variable] = None,
+    skip: Optional[Tensor] = None,
     **how: Any,
-) -> nn.Variable:
+) -> Tensor:
     if arch.norm == "instance":
         return convolution(x, w, b, normalize=True, activation=activation, skip=skip, **how)
     h = PF.batch_normalization(
-        convolution(x, w, b, **how),
+        plain(convolution(x, w, b, **how)),
         decay_rate=0.9,
         eps=1e-5,
         batch_stat=mode.batch_stat,

@@ -14,7 +14,7 @@ import json
 import signal
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -84,6 +84,9 @@ class InstaGAN:
         # a graph for each number of pictures, instances and earlier masks that occurs, the last ones used kept
         self.generator_graph = lru_cache(32)(self._build_generator_graph)
         self.discriminator_graph = lru_cache(32)(self._build_discriminator_graph)
+        # the running statistics of batch normalization depend on the order in which the two domains are seen
+        parallel = self.arch.norm == "instance" and cpu_kernels.active()
+        self.side_by_side = cpu_kernels.side_by_side if parallel else cpu_kernels.in_turn
 
     def step(self, batches: Dict[str, List[Sample]]) -> Dict[str, float]:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch.
@@ -114,41 +117,49 @@ class InstaGAN:
         solvers = [self.solvers["gen_x2y"], self.solvers["gen_y2x"]]
         for solver in solvers:
             solver.zero_grad()
+        batches = {domain: progress.mini_batch() for domain, progress in active.items()}
+        passes = self.side_by_side([partial(self.generator_pass, *item) for item in batches.items()])
+        self.side_by_side([solver.update for solver in solvers])
         losses, fakes = {}, {}
-        for domain, progress in active.items():
-            batch = progress.mini_batch()
-            graph = self.run_generator(domain, batch)
-            losses.update({name: float(loss.d) for name, loss in graph.losses.items()})
-            y, b = graph.translated
-            fakes[domain] = progress.advance(y.d.copy(), b.d.copy(), batch.membership)
-            graph.total.backward(clear_buffer=True)
-        for solver in solvers:
-            solver.update()
+        for (domain, batch), (found, y, b) in zip(batches.items(), passes):
+            losses.update(found)
+            fakes[domain] = active[domain].advance(y, b, batch.membership)
         return losses, fakes
 
-    def run_generator(self, domain: str, batch: MiniBatch) -> GeneratorGraph:
-        """Run the forward pass of a mini-batch that starts in `domain`."""
+    def generator_pass(self, domain: str, batch: MiniBatch) -> Tuple[Dict[str, float], np.ndarray, np.ndarray]:
+        """Translate a mini-batch that starts in `domain`, and add to the gradients of both generators.
+
+        Returns the losses, y' and b'.
+        """
         graph = self.generator_graph(domain, len(batch.pictures), len(batch.masks), len(batch.earlier))
         graph.x.d, graph.a.d, graph.membership.d = batch.pictures, batch.masks, batch.membership
         if len(batch.earlier):
             graph.earlier.d, graph.earlier_membership.d = batch.earlier, batch.earlier_membership
         graph.total.forward(clear_no_need_grad=True)
-        return graph
+        losses = {name: float(loss.d) for name, loss in graph.losses.items()}
+        y, b = (variable.d.copy() for variable in graph.translated)
+        graph.total.backward(clear_buffer=True)
+        return losses, y, b
 
     def update_discriminators(
         self, fakes: Dict[str, List[Tuple]], batches: Dict[str, List[Sample]]
     ) -> Dict[str, float]:
         """One step of the discriminator of each domain that was translated into: real pictures against the pool's."""
-        losses = {}
+        shown = {}
         for source, translations in fakes.items():
             domain = OTHER[source]
-            solver = self.solvers[f"dis_{domain}"]
-            solver.zero_grad()
             real = [(sample.picture, sample.masks) for sample in batches[domain]]
-            fake = [self.pools[domain].query(translation) for translation in translations]
-            losses[f"discriminator_loss_{domain}"] = self.judge(domain, real, 1.0) + self.judge(domain, fake, 0.0)
-            solver.update()
-        return losses
+            shown[domain] = real, [self.pools[domain].query(translation) for translation in translations]
+        losses = self.side_by_side([partial(self.update_discriminator, domain, *both) for domain, both in shown.items()])
+        return {f"discriminator_loss_{domain}": loss for domain, loss in zip(shown, losses)}
+
+    def update_discriminator(self, domain: str, real: List[Tuple], fake: List[Tuple]) -> float:
+        """One step of the discriminator of `domain`. Returns its loss."""
+        solver = self.solvers[f"dis_{domain}"]
+        solver.zero_grad()
+        loss = self.judge(domain, real, 1.0) + self.judge(domain, fake, 0.0)
+        solver.update()
+        return loss
 
     def judge(self, domain: str, shown: List[Tuple], target: float) -> float:
         """Show D of `domain` pictures with their masks; adds to its gradients. Returns half of its LSGAN loss."""

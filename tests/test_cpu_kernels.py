@@ -3,7 +3,7 @@
 
 import subprocess
 import sys
-import threading
+from functools import partial
 from pathlib import Path
 
 from errors import UserError
@@ -75,7 +75,7 @@ def _layer(kernels, arrays, how, need_grad=(True, True, True)):
         inputs.append(nn.Variable(arrays[0].shape, need_grad=True))
         inputs[3].d = np.random.default_rng(1).normal(size=arrays[0].shape)
         how["skip"] = inputs[3]
-    return inputs, layers.convolution(*inputs[:3], **how)
+    return inputs, layers.plain(layers.convolution(*inputs[:3], **how))
 
 
 def _run(inputs, y, repeat=1):
@@ -132,8 +132,9 @@ def test_without_any_gradient_nothing_is_kept(case):
     shape, out, kernel, how = CASES[case]
     arrays = _arrays(shape, out, kernel, how)
     _, want = _layer("nnabla", arrays, how)
-    _, got = _layer("onednn", arrays, how, (False, False, False))
-    assert len(got.parent.outputs) == 1
+    inputs, got = _layer("onednn", arrays, how, (False, False, False))
+    y = layers.convolution(*inputs[:3], **how)
+    assert len((y.variable if isinstance(y, layers.Blocked) else y).parent.outputs) == 1
     nn.forward_all([want, got], clear_buffer=True)
     _close([got.d], [want.d])
 
@@ -144,8 +145,35 @@ def test_gradient_to_an_intermediate_variable_is_written_not_added():
     for kernels in ("nnabla", "onednn"):
         (x, w, b), _ = _layer(kernels, arrays, {})
         y = layers.convolution(layers.convolution(F.sin(x), w, b, pad=1), w, b, pad=1, normalize=True)
-        found.append(_run([x, w, b], y))
+        found.append(_run([x, w, b], layers.plain(y)))
     _close(found[1], found[0])
+
+
+@pytest.mark.parametrize("channels", [16, 32, 24, 12])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_chain_of_layers(channels, batch):
+    """Through all that a tensor in blocks may meet: strides, skip connections, layers without normalization, two users."""
+    rng, found = np.random.default_rng(0), []
+    shapes = [(channels, 3, 7, 7), (2 * channels, channels, 3, 3), (2 * channels, 2 * channels, 3, 3)]
+    shapes += [(2 * channels, channels, 3, 3), (channels, channels, 4, 4)]
+    weights = [rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])) for shape in shapes]
+    biases = [rng.normal(size=size) for size in (channels, 2 * channels, 2 * channels, channels, channels)]
+    picture = rng.normal(size=(batch, 3, 20, 12))
+    for kernels in ("nnabla", "onednn"):
+        cpu_kernels.configure(kernels)
+        x, *parameters = (nn.Variable(a.shape, need_grad=True) for a in (picture, *weights, *biases))
+        for v, a in zip((x, *parameters), (picture, *weights, *biases)):
+            v.d = a
+        w, b = parameters[:5], parameters[5:]
+        h = layers.convolution(x, w[0], b[0], reflect=3, **NORMALIZED)
+        h = layers.convolution(h, w[1], b[1], stride=2, pad=1, activation="leaky_relu")
+        for _ in range(2):
+            inner = layers.convolution(h, w[2], b[2], reflect=1, **NORMALIZED)
+            h = layers.convolution(inner, w[2], b[2], reflect=1, normalize=True, skip=h)
+        h = layers.convolution(h, w[3], b[3], **UP, **NORMALIZED)
+        y = layers.convolution(h, w[4], b[4], pad=1, activation="tanh")
+        found.append(_run([x, *w, b[1], b[4]], layers.plain(y)))
+    _close(found[1], found[0], 3e-5)
 
 
 def test_two_graphs_share_weights_and_shapes_change():
@@ -161,7 +189,7 @@ def test_two_graphs_share_weights_and_shapes_change():
         for shape in ((1, 16, 12, 8), (3, 16, 7, 20), (1, 16, 12, 8)):
             x = nn.Variable(shape, need_grad=True)
             x.d, x.g = np.random.default_rng(shape[0]).normal(size=shape), 0
-            graphs.append((x, F.sum(layers.convolution(x, w, b, **how) ** 3)))
+            graphs.append((x, F.sum(layers.plain(layers.convolution(x, w, b, **how)) ** 3)))
         for _, y in graphs:
             y.forward(clear_no_need_grad=True)
         for x, y in graphs:
@@ -171,23 +199,49 @@ def test_two_graphs_share_weights_and_shapes_change():
     _close(found[1], found[0])
 
 
-def test_threads_do_not_disturb_each_other():
-    arrays = _arrays((1, 32, 24, 16), 32, 3, {})
-    graphs = [_layer("onednn", [a * (i + 1) for a in arrays], {"reflect": 1, "activation": "relu"}) for i in range(4)]
-    want = [_run(*graph) for graph in graphs]
-    got = [None] * len(graphs)
+def test_two_tasks_side_by_side_are_as_one_after_the_other():
+    """Two graphs that share their weights and add to the same gradients."""
+    rng = np.random.default_rng(0)
+    w, w2, b, b2 = (nn.Variable(s, need_grad=True) for s in ((32, 32, 3, 3), (32, 32, 3, 3), (32,), (32,)))
+    for v in (w, w2, b, b2):
+        v.d = rng.normal(size=v.shape) * 0.1
+    graphs = []
+    for shape in ((1, 32, 24, 16), (2, 32, 12, 20)):
+        x = nn.Variable(shape)
+        x.d = rng.normal(size=shape)
+        h = layers.convolution(x, w, b, reflect=1, activation="relu")
+        h = layers.convolution(h, w2, b2, reflect=1, normalize=True, skip=h)
+        graphs.append(F.mean(layers.plain(h) ** 2))
 
-    def run(i):
-        for _ in range(5):
-            got[i] = _run(*graphs[i])
+    def task(y):
+        y.forward(clear_no_need_grad=True)
+        value = float(y.d)
+        y.backward(clear_buffer=True)
+        return value
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(graphs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for g, w in zip(got, want):
-        assert all(np.array_equal(a, b) for a, b in zip(g, w))
+    found = []
+    for together in [cpu_kernels.in_turn] + [cpu_kernels.side_by_side] * 20:
+        for v in (w, w2, b):
+            v.g = 0
+        values = together([partial(task, y) for y in graphs])
+        found.append((values, w.g.copy(), w2.g.copy(), b.g.copy()))
+    for values, *gradients in found[1:]:
+        # the kernels of a lane add up in another order than those on all threads
+        assert np.allclose(values, found[0][0], rtol=1e-6)
+        _close(gradients, found[0][1:], 1e-5)
+        assert values == found[1][0] and all(map(np.array_equal, gradients, found[1][1:]))
+
+
+def test_the_error_of_a_task_is_raised_and_the_other_one_is_finished():
+    done = []
+
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cpu_kernels.side_by_side([fail, lambda: done.append(1)])
+    assert done == [1]
+    assert cpu_kernels.side_by_side([lambda: 1, lambda: 2]) == [1, 2]
 
 
 @pytest.mark.parametrize("channels", [5, 32])
@@ -196,7 +250,7 @@ def test_normalization_keeps_its_digits(channels, mean, deviation, tolerance):
     z = (mean + deviation * np.random.default_rng(0).normal(size=(2, channels, 80, 60))).astype(np.float32)
     x, w, b = (nn.Variable(s) for s in (z.shape, (channels, channels, 1, 1), (channels,)))
     x.d, w.d, b.d = z, np.eye(channels)[..., None, None], 0
-    y = layers.convolution(x, w, b, normalize=True)
+    y = layers.plain(layers.convolution(x, w, b, normalize=True))
     y.forward()
     centred = z.astype(np.float64) - z.mean((2, 3), keepdims=True, dtype=np.float64)
     want = centred / np.sqrt((centred**2).mean((2, 3), keepdims=True) + 1e-5)
@@ -252,6 +306,7 @@ def test_the_same_training_gives_the_same_bytes(tmp_path):
         "w.d, b.d, x.d = rng.normal(size=w.shape) * 0.1, 0, rng.normal(size=x.shape)\n"
         "h = layers.convolution(x, w, b, reflect=1, normalize=True, activation='relu')\n"
         "y = layers.convolution(h, w, b, stride=2, pad=1, transposed=True, activation='tanh')\n"
+        "y = layers.plain(y)\n"
         "solver = cpu_kernels.Adam(1e-2, 0.5, 0.999); solver.set_parameters({'w': w, 'b': b})\n"
         "for _ in range(5):\n"
         "    solver.zero_grad(); y.forward(clear_no_need_grad=True); y.backward(clear_buffer=True); solver.update()\n"

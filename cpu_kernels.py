@@ -20,17 +20,17 @@ import platform
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from errors import UserError
 
 import nnabla as nn
 import numpy as np
+import threadpoolctl
 from nnabla.function import PythonFunction
 
 VERSION = (3, 2)
@@ -52,6 +52,8 @@ _SLOPE = {"relu": 0.0, "leaky_relu": 0.2}
 _ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
 
 Shape = Tuple[int, ...]
+# the address of a gradient, and whether to add to what is there
+Gradient = Tuple[int, bool]
 
 
 class _ExecArg(ctypes.Structure):
@@ -74,10 +76,12 @@ class _Library:
         self._lib.dnnl_version.restype = POINTER(_Version)
         self._lib.dnnl_memory_desc_get_size.restype = c_size_t
         self._lib.dnnl_primitive_desc_query_md.restype = c_void_p
-        # a call through PyDLL does not hand Python to another thread, which for this one would take longer than it
-        self.set_handle, self.execute = ctypes.PyDLL(path).dnnl_memory_set_data_handle, self._lib.dnnl_primitive_execute
+        # a call through PyDLL keeps the interpreter; to hand it to another thread and back takes longer than a short one
+        short = ctypes.PyDLL(path)
+        self.set_handle, self.execute_short = short.dnnl_memory_set_data_handle, short.dnnl_primitive_execute
+        self.execute = self._lib.dnnl_primitive_execute
         self.set_handle.argtypes = [c_void_p, c_void_p]
-        self.execute.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
+        self.execute.argtypes = self.execute_short.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
         version = self._lib.dnnl_version().contents
         self.version = (version.major, version.minor, version.patch)
         self.isa: int = self._lib.dnnl_get_effective_cpu_isa()
@@ -174,9 +178,14 @@ _NNABLA = threading.Lock()
 _GRADIENTS = threading.Lock()
 
 
+def _is_long(products: int) -> bool:
+    """Whether so much work, about 0.1 ms on one thread, is worth letting another thread have its turn for."""
+    return products > 3_000_000
+
+
 def _view(address: int, shape: Shape) -> np.ndarray:
     """The float32 array at `address`; the caller knows that the memory outlives it."""
-    return np.frombuffer(_floats(math.prod(shape)).from_address(address), np.float32).reshape(shape)
+    return np.ndarray(shape, np.float32, _floats(math.prod(shape)).from_address(address))
 
 
 @lru_cache(maxsize=None)
@@ -279,9 +288,9 @@ def _spatial_view(layout: Layout, shape: Shape) -> Optional[Shape]:
 
 
 class _Primitive:
-    """A oneDNN primitive with its memories. Call it with the addresses of `roles`, in that order."""
+    """A oneDNN primitive with its memories, doing so many `products`. Call it with the addresses of `roles`, in order."""
 
-    def __init__(self, primitive_desc: c_void_p, roles: Dict[str, Layout]) -> None:
+    def __init__(self, primitive_desc: c_void_p, roles: Dict[str, Layout], products: int = 0) -> None:
         lib = _library()
         self._primitive = lib.new("primitive_create", primitive_desc)
         scratch = lib.query(primitive_desc, "scratchpad")
@@ -292,7 +301,9 @@ class _Primitive:
         self._memories = [memory.value for memory in memories]
         self._args = (_ExecArg * len(pairs))(*[_ExecArg(arg, m) for (arg, _), m in zip(pairs, memories)])
         self._call = (self._primitive, lib.stream, len(pairs), ctypes.addressof(self._args))
-        self._set_handle, self._execute = lib.set_handle, lib.execute
+        numbers = sum(layout.nbytes for layout in roles.values()) // 4
+        self._set_handle = lib.set_handle
+        self._execute = lib.execute if _is_long(products + 10 * numbers) else lib.execute_short
 
     def __call__(self, *addresses: int) -> None:
         if self._scratch:
@@ -376,6 +387,12 @@ class Geometry:
             out = ((s - 1) * self.stride - 2 * self.pad + k + self.output_padding for s, k in zip(sizes, kernels))
             return (self.x[0], self.w[1], *out)
         return (self.x[0], self.w[0], *((s + 2 * self.pad - k) // self.stride + 1 for s, k in zip(sizes, kernels)))
+
+    @property
+    def products(self) -> int:
+        """How many products of two numbers it takes, or one of its gradients."""
+        far = self.x if self.transposed else self.y
+        return far[0] * math.prod(far[2:]) * math.prod(self.w)
 
 
 @dataclass(frozen=True)
@@ -467,7 +484,8 @@ class _Convolution:
         layouts = [Layout.of(lib.query(pd, role)) for role in roles]
         # in the order in which it is called: what it reads, weights, what it writes (or both sides of a gradient)
         order = [2, 1, 0] if kind == "data" else [0, 1, 2]
-        return _Kernel(_Primitive(pd, {roles[i]: layouts[i] for i in order}), *layouts)
+        primitive = _Primitive(pd, {roles[i]: layouts[i] for i in order}, self.geometry.products)
+        return _Kernel(primitive, *layouts)
 
     def _forward_desc(self, near: c_void_p, w: c_void_p, far: c_void_p) -> c_void_p:
         args = (c_int(_FORWARD), c_int(_DIRECT), near, w, None, far, *self._window, _attributes())
@@ -721,14 +739,6 @@ class Description:
         return (batch, channels, *(s - 2 * self.reflect for s in size))
 
 
-@dataclass
-class Wanted:
-    """The address of each gradient that is wanted (0: not), and whether it is to be added to what is there."""
-
-    addresses: List[int]
-    accumulate: List[bool]
-
-
 class _Plan:
     """All that a layer of one description needs, made once. Tensors come as addresses.
 
@@ -760,7 +770,7 @@ class _Plan:
         self.needs = {(0, 1)} if self._keeps_x else {(0, 1), (1, 0)}
         self.needs_y = self._activation is not None
 
-    def forward(self, x: int, w: int, b: int, skip: int, y: int, kept: int) -> None:
+    def forward(self, y: int, kept: int, x: int, w: int, b: int = 0, skip: int = 0) -> None:
         """Write y, and `kept` where it has an address; `skip` is added to y where it has one."""
         _ARENA.reset()
         kept_anyway = kept or _ARENA.take(self.kept)
@@ -768,42 +778,45 @@ class _Plan:
         if self._padding.copies:
             padded = kept if kept and self._keeps_x else _ARENA.take(self._conv.x_layout.nbytes)
             self._padding.forward(x, padded)
-        direct = not self._norm and self._last is self._y and not skip
-        h = y if direct else _ARENA.take(self._conv.y_layout.nbytes)
-        if self._norm and self._conv.y_layout is self._norm.layout:
-            h = kept_anyway + self._offsets[1]
-        self._conv.forward(padded, w, h)
+        # where the last result goes that is not y yet
+        last = y if self._last is self._y and not skip else _ARENA.take(self._last.nbytes)
         if self._norm:
-            h = self._normalize(h, kept_anyway)
+            self._normalized(padded, w, last, kept_anyway)
+        else:
+            self._conv.forward(padded, w, last)
         if skip:
             ctypes.memmove(y, skip, self._y.nbytes)
-        _move(self._last, h, self._y, y, bool(skip))
+        if last != y:
+            _move(self._last, last, self._y, y, bool(skip))
         if not self._norm:
             out, bias = self._by_channel(y, b)
             out += bias
         if self._activation:
             self._activation.forward(y, y)
 
-    def _normalize(self, h: int, kept: int) -> int:
+    def _normalized(self, padded: int, w: int, y: int, kept: int) -> None:
         z, *statistics = (kept + offset for offset in self._offsets[1:])
-        if h != z:
+        same = self._conv.y_layout is self._norm.layout
+        h = z if same else _ARENA.take(self._conv.y_layout.nbytes)
+        self._conv.forward(padded, w, h)
+        if not same:
             _move(self._conv.y_layout, h, self._norm.layout, z)
-        normalized = _ARENA.take(self._norm.layout.nbytes)
-        self._norm.forward(z, normalized, *statistics)
-        return normalized
+        self._norm.forward(z, y, *statistics)
 
-    def backward(self, x: int, w: int, y: int, dy: int, kept: int, wanted: Wanted) -> None:
+    def backward(self, x: int, w: int, y: int, dy: int, kept: int, wanted: Dict[str, Gradient]) -> None:
         """Write or add the gradients of x, w, b and skip that are wanted. y is needed for activations only."""
         _ARENA.reset()
-        (dx, dw, db, dskip), accumulate = wanted.addresses, wanted.accumulate
+        (dx, add_x), (dw, add_w), (db, add_b), (dskip, add_skip) = (
+            wanted.get(name, (0, False)) for name in ("x", "w", "b", "skip")
+        )
         if dskip:
-            _move(self._y, dy, self._y, dskip, accumulate[3])
+            _move(self._y, dy, self._y, dskip, add_skip)
         if self._activation:
             before = _ARENA.take(self._y.nbytes)
             self._activation.backward(y, dy, before)
             dy = before
         if db:
-            self._bias_gradient(dy, db, accumulate[2])
+            self._bias_gradient(dy, db, add_b)
         if not (dx or dw):
             return
         dh = _in_layout(self._y, dy, self._last)
@@ -812,20 +825,18 @@ class _Plan:
             dz = _ARENA.take(self._last.nbytes)
             self._norm.backward(z, dh, dz, *statistics)
             dh = _in_layout(self._last, dz, self._conv.y_layout)
-        direct = dx and not self._padding.copies and not accumulate[0]
+        direct = dx and not self._padding.copies and not add_x
         dpadded = dx if direct or not dx else _ARENA.take(self._conv.x_layout.nbytes)
-        self._conv.backward(kept if self._keeps_x else x, w, dh, dpadded, dw, accumulate[1])
+        self._conv.backward(kept if self._keeps_x else x, w, dh, dpadded, dw, add_w)
         if dx and not direct:
-            self._padding.backward(dpadded, dx, accumulate[0])
+            self._padding.backward(dpadded, dx, add_x)
 
     def _bias_gradient(self, dy: int, db: int, accumulate: bool) -> None:
         gradient, total = self._by_channel(dy, db)
         with _GRADIENTS:
             if not accumulate:
                 total[...] = 0
-            # the mean that normalization takes off contains the bias
-            if not self._norm:
-                total += gradient.sum(axis=(2, 3), keepdims=True).sum(axis=0)
+            total += gradient.sum(axis=(2, 3), keepdims=True).sum(axis=0)
 
     def _by_channel(self, y: int, b: int) -> Tuple[np.ndarray, np.ndarray]:
         """A tensor in y's layout as (N, groups of channels, H, W, channels in a group), and one number per channel."""
@@ -833,7 +844,9 @@ class _Plan:
         return _view(y, (batch, channels // group, height, width, group)), _view(b, (channels // group, 1, 1, group))
 
 
-_plan = _OfThread(_Plan)
+@_OfThread
+def _plan(description: Description, for_weights: bool) -> _Plan:
+    return _Plan(description, for_weights)
 
 
 class _Function(PythonFunction):
@@ -846,7 +859,7 @@ class _Function(PythonFunction):
         """For what is written in full: its old content need not be there."""
         return array.data_ptr(np.float32, self.ctx, True)
 
-    def _gradient(self, parameter: nn.Variable, accumulate: bool) -> Tuple[int, bool]:
+    def _gradient(self, parameter: nn.Variable, accumulate: bool) -> Gradient:
         """The address of a parameter's gradient, and whether to add to what is there.
 
         NNabla has the first gradient written and the next ones added. The other lane may be faster with its own, so
@@ -861,19 +874,27 @@ class _Function(PythonFunction):
 
 
 class Layer(_Function):
-    """A layer as an NNabla function of (x, w, b) or (x, w, b, skip); outputs y and, for its gradients, what it keeps.
+    """A layer as an NNabla function of `roles`: "x", "w", then "b" without normalization, then "skip" where there is one.
 
-    NNabla owns what is kept, as a second output, so that it is freed and reused like any other intermediate result.
+    Its outputs are y and, for its gradients, what it keeps: as an output so that NNabla frees and reuses it like any
+    other intermediate result.
     """
 
-    def __init__(self, description: Description, wanted: Sequence[bool], ctx: nn.Context) -> None:
+    def __init__(self, description: Description, roles: Sequence[str], wanted: Sequence[bool], ctx: nn.Context) -> None:
         super().__init__(ctx)
-        self._description, self._wanted = description, list(wanted)
-        self._keeps = any(self._wanted[:2]) and self._plan.kept > 0
+        self._description, self._roles, self._plans = description, roles, {}
+        self._differentiable, self._for_weights = any(wanted[:2]), wanted[1]
+        plan = self._plan()
+        self._shape, self._kept = plan.shape, plan.kept if self._differentiable else 0
+        self._needs, self._needs_y = plan.needs, plan.needs_y
+        self._products = description.geometry.products
 
-    @property
     def _plan(self) -> _Plan:
-        return _plan(self._description, self._wanted[1])
+        """The plan of this thread."""
+        thread = threading.get_ident()
+        if thread not in self._plans:
+            self._plans[thread] = _plan(self._description, self._for_weights)
+        return self._plans[thread]
 
     @property
     def name(self) -> str:
@@ -882,21 +903,21 @@ class Layer(_Function):
 
     def min_outputs(self) -> int:
         """Two where the gradients need something from the forward pass."""
-        return 1 + self._keeps
+        return 2 if self._kept else 1
 
     def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
         """Shape the outputs."""
-        outputs[0].reset_shape(self._plan.shape, True)
-        if self._keeps:
-            outputs[1].reset_shape((self._plan.kept // 4,), True)
+        outputs[0].reset_shape(self._shape, True)
+        if self._kept:
+            outputs[1].reset_shape((self._kept // 4,), True)
 
     def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
         """Compute y."""
-        sources = [self._read(v.data) for v in inputs]
-        x, w, b, skip = sources + [0] * (4 - len(sources))
-        y, kept = [self._write(v.data) for v in outputs] + [0] * (1 - self._keeps)
-        with _outside_nnabla():
-            self._plan.forward(x, w, b, skip, y, kept)
+        sources = {role: self._read(v.data) for role, v in zip(self._roles, inputs)}
+        y = self._write(outputs[0].data)
+        kept = self._write(outputs[1].data) if self._kept else 0
+        with _outside_nnabla(self._products):
+            self._plan().forward(y, kept, **sources)
 
     def backward_impl(
         self,
@@ -908,27 +929,27 @@ class Layer(_Function):
         """Compute, or add, the gradients that are asked for."""
         if not any(propagate_down):
             return
-        if any(propagate_down[:2]) and not any(self._wanted[:2]):
+        if any(propagate_down[:2]) and not self._differentiable:
             raise RuntimeError("the graph was built for inference: need_grad was set after it")
-        addresses, accum = [0] * 4, [*accum, False]
-        for i, (v, down) in enumerate(zip(inputs, propagate_down)):
-            if down and i in (1, 2):
-                addresses[i], accum[i] = self._gradient(v, accum[i])
+        wanted = {}
+        for role, v, down, add in zip(self._roles, inputs, propagate_down, accum):
+            if down and role in ("w", "b"):
+                wanted[role] = self._gradient(v, add)
             elif down:
-                addresses[i] = self._read(v.grad) if accum[i] else self._write(v.grad)
+                wanted[role] = (self._read if add else self._write)(v.grad), add
         x, w = (self._read(v.data) for v in inputs[:2])
         y, dy = self._read(outputs[0].data), self._read(outputs[0].grad)
-        kept = self._read(outputs[1].data) if self._keeps else 0
-        with _outside_nnabla():
-            self._plan.backward(x, w, y, dy, kept, Wanted(addresses, accum))
+        kept = self._read(outputs[1].data) if self._kept else 0
+        with _outside_nnabla(self._products):
+            self._plan().backward(x, w, y, dy, kept, wanted)
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """The gradient of x needs w, that of w needs x unless its padded copy is kept."""
-        return (i, j) in self._plan.needs
+        return (i, j) in self._needs
 
     def grad_depends_output_data(self, i: int, o: int) -> bool:
         """Activations need y; all but the skip connection need what is kept."""
-        return i < 3 and (o == 1 or self._plan.needs_y)
+        return self._roles[i] != "skip" and (o == 1 or self._needs_y)
 
 
 class SpectralNormalization(_Function):
@@ -958,7 +979,7 @@ class SpectralNormalization(_Function):
         w, u = _view(self._read(inputs[0].data), self._shape), _view(self._read(inputs[1].data), self._shape[:1])
         normalized = _view(self._write(outputs[0].data), self._shape)
         kept = _view(self._write(outputs[1].data), outputs[1].shape)
-        with _outside_nnabla():
+        with _outside_nnabla(10 * w.size):
             v = _unit(u @ w)
             moved = w @ v
             u[...] = _unit(moved)
@@ -988,7 +1009,7 @@ class SpectralNormalization(_Function):
             else:
                 dw[rows] = gradient
 
-        with _outside_nnabla(), _GRADIENTS:
+        with _outside_nnabla(10 * dw.size), _GRADIENTS:
             along = u * -np.vdot(dy, normalized)
             _in_pieces(work, *self._shape)
 
@@ -1024,7 +1045,7 @@ class Unblock(_Function):
     def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
         """Copy."""
         shape, x, y = inputs[0].shape, self._read(inputs[0].data), self._write(outputs[0].data)
-        with _outside_nnabla():
+        with _outside_nnabla(10 * inputs[0].size):
             _ARENA.reset()
             _move(_blocked(shape), x, _plain(shape), y)
 
@@ -1036,7 +1057,7 @@ class Unblock(_Function):
             return
         shape, dy = inputs[0].shape, self._read(outputs[0].grad)
         dx = (self._read if accum[0] else self._write)(inputs[0].grad)
-        with _outside_nnabla():
+        with _outside_nnabla(10 * inputs[0].size):
             _ARENA.reset()
             _move(_plain(shape), dy, _blocked(shape), dx, accum[0])
 
@@ -1052,9 +1073,11 @@ class Unblock(_Function):
 def layer(
     x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable], description: Description
 ) -> nn.Variable:
-    """Apply a layer; see `Description`."""
-    inputs = [x, w, b] + ([] if skip is None else [skip])
-    outputs = Layer(description, [v.need_grad for v in inputs], nn.get_current_context())(*inputs)
+    """Apply a layer; see `Description`. Under normalization b is left out: the mean that is taken off contains it."""
+    inputs = {"x": x, "w": w, "b": None if description.normalize else b, "skip": skip}
+    inputs = {role: v for role, v in inputs.items() if v is not None}
+    wanted = [v.need_grad for v in inputs.values()]
+    outputs = Layer(description, list(inputs), wanted, nn.get_current_context())(*inputs.values())
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
 
@@ -1126,13 +1149,14 @@ class Adam:
             state = self._states[name]
             state.t += 1
             rate = self._alpha * np.sqrt(1 - beta2**state.t) / (1 - beta1**state.t)
+            eps = 1e-8 * np.sqrt(1 - beta2**state.t)
             arrays = (parameter.data, parameter.grad, state.pstate["mean"].data, state.pstate["var"].data)
             flat = [_view(array.data_ptr(np.float32, context), (parameter.size,)) for array in arrays]
-            with _outside_nnabla():
-                step = partial(self._step, flat, rate)
+            with _outside_nnabla(50 * parameter.size):
+                step = partial(self._step, flat, rate, eps)
                 _in_pieces(step, parameter.size)
 
-    def _step(self, arrays: List[np.ndarray], rate: float, piece: slice) -> None:
+    def _step(self, arrays: List[np.ndarray], rate: float, eps: float, piece: slice) -> None:
         beta1, beta2 = self._betas
         theta, gradient, m, v = (array[piece] for array in arrays)
         work = gradient * np.float32(1 - beta1)
@@ -1143,21 +1167,24 @@ class Adam:
         v *= np.float32(beta2)
         v += work
         np.sqrt(v, out=work)
-        work += np.float32(1e-8)
+        work += np.float32(eps)
         np.divide(m, work, out=work)
         work *= np.float32(rate)
         theta -= work
 
 
-@contextmanager
-def _outside_nnabla() -> Iterator[None]:
-    """While a lane computes with nothing but addresses, the other one may use NNabla."""
-    if _TEAM.is_lane:
-        _NNABLA.release()
-    try:
-        yield
-    finally:
-        if _TEAM.is_lane:
+class _outside_nnabla:
+    """While a lane computes with nothing but addresses, for long enough, the other one may use NNabla."""
+
+    def __init__(self, products: int) -> None:
+        self._leaves = _TEAM.is_lane and _is_long(products)
+
+    def __enter__(self) -> None:
+        if self._leaves:
+            _NNABLA.release()
+
+    def __exit__(self, *_: Any) -> None:
+        if self._leaves:
             _NNABLA.acquire()
 
 
@@ -1224,6 +1251,8 @@ def configure(choice: str) -> str:
     _state["active"] = not problem
     if problem:
         return f"CPU kernels: NNabla's own ({problem})"
+    # NumPy's products are small here, and the threads that help with them go on to spin for a while, on all cores
+    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
     return f"CPU kernels: oneDNN {'.'.join(map(str, _library().version))}, {'AVX-512' if _block() == 16 else 'AVX2'}"
 
 

@@ -105,7 +105,7 @@ def _compare(case, **kwargs):
     want = _run(*_layer("nnabla", arrays, how, **kwargs), repeat)
     got = _run(*_layer("onednn", arrays, how, **kwargs), repeat)
     if how.get("normalize") and got[3] is not None:
-        # the gradient of a bias before a normalization is zero; NNabla's is what rounding leaves
+        # the gradient of a bias before a normalization is zero, so it is left out; NNabla's is what rounding leaves
         assert np.all(got[3] == 0.5)
         got[3] = want[3] = None
     _close(got, want)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks and the training step of this project once more, in plain PyTorch, to measure against (see cpu.py).
+
+It is run by a Python that has PyTorch, reads one measurement as JSON from each line of its input, and answers each
+with a line of JSON: {"seconds": median, "memory": peak in bytes}.
+
+    {"what": "layer", "x": [1, 128, 24, 16], "w": [128, 128, 3, 3], "stride": 1, "pad": 0, "reflect": 1,
+     "transposed": false, "normalize": true, "activation": "relu", "backward": true, "repeats": 5}
+    {"what": "generator" or "step", "size": [96, 64], "width": 32, "blocks": 9, "instances": 1, "ins_per": 1,
+     "repeats": 5}
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+
+ACTIVATIONS = {"": nn.Identity, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
+
+
+def layer(
+    sides: Tuple[int, int],
+    kernel: int,
+    stride: int = 1,
+    pad: int = 0,
+    reflect: int = 0,
+    transposed: bool = False,
+    normalize: bool = True,
+    activation: str = "relu",
+    spectral: bool = False,
+) -> nn.Sequential:
+    """A layer from sides[0] to sides[1] channels, as `layers.convolution` describes it."""
+    if transposed:
+        convolution = nn.ConvTranspose2d(*sides, kernel, stride, pad, output_padding=stride - 1)
+    else:
+        convolution = nn.Conv2d(*sides, kernel, stride, pad)
+    parts = [nn.ReflectionPad2d(reflect)] if reflect else []
+    parts += [spectral_norm(convolution) if spectral else convolution]
+    parts += [nn.InstanceNorm2d(sides[1])] if normalize else []
+    return nn.Sequential(*parts, ACTIVATIONS[activation]())
+
+
+class ResidualBlock(nn.Module):
+    """x + two layers of x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        sides = (channels, channels)
+        self.layers = nn.Sequential(layer(sides, 3, reflect=1), layer(sides, 3, reflect=1, activation=""))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
+    """Features (4 width, H / 4, W / 4) of a picture or a mask."""
+    down = [layer((i * width, 2 * i * width), 3, stride=2, pad=1) for i in (1, 2)]
+    return nn.Sequential(layer((channels, width), 7, reflect=3), *down, *[ResidualBlock(4 * width) for _ in range(blocks)])
+
+
+def decoder(features: int, channels: int) -> nn.Sequential:
+    """A picture or a mask of (features, H / 4, W / 4)."""
+    up = [layer((features // i, features // i // 2), 3, stride=2, pad=1, transposed=True) for i in (1, 2)]
+    return nn.Sequential(*up, layer((features // 4, channels), 7, reflect=3, normalize=False, activation="tanh"))
+
+
+class Generator(nn.Module):
+    """(x, a) -> (y', b'), of one picture (1, 3, H, W) with its masks (M, 1, H, W)."""
+
+    def __init__(self, width: int, blocks: int = 9) -> None:
+        super().__init__()
+        self.encoder_image, self.encoder_mask = encoder(3, width, blocks), encoder(1, width, blocks)
+        self.decoder_image, self.decoder_mask = decoder(8 * width, 3), decoder(12 * width, 1)
+
+    def forward(self, x: Tensor, a: Tensor) -> Tuple[Tensor, Tensor]:
+        # one mask after the other, as the authors' code does
+        masks = [self.encoder_mask(mask[None]) for mask in a]
+        scene = torch.cat([self.encoder_image(x), sum(masks)], 1)
+        b = [self.decoder_mask(torch.cat([mask, scene], 1)) for mask in masks]
+        return self.decoder_image(scene), torch.cat(b)
+
+
+def features(channels: int, width: int) -> nn.Sequential:
+    """What D sees in a picture or in a mask."""
+    how = {"kernel": 4, "stride": 2, "pad": 1, "activation": "leaky_relu", "spectral": True}
+    inner = [layer((i * width, 2 * i * width), **how) for i in (1, 2)]
+    return nn.Sequential(layer((channels, width), normalize=False, **how), *inner)
+
+
+class Discriminator(nn.Module):
+    """Scores of patches of a picture with its masks."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.feature_image, self.feature_mask = features(3, width), features(1, width)
+        self.classifier = nn.Sequential(
+            layer((8 * width, 16 * width), 4, pad=1, activation="leaky_relu", spectral=True),
+            layer((16 * width, 1), 4, pad=1, normalize=False, activation="", spectral=True),
+        )
+
+    def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        masks = sum(self.feature_mask(mask[None]) for mask in a)
+        return self.classifier(torch.cat([self.feature_image(x), masks], 1))
+
+
+def set_l1_loss(real: Iterable[Tensor], other: Iterable[Tensor], slots: int) -> Tensor:
+    """As in losses.py."""
+    (x, a), (x2, a2) = real, other
+    return ((x - x2).abs().sum() + (a - a2).abs().sum()) / (x[0, 0].numel() * (3 + slots))
+
+
+def context_preserving_loss(x: Tensor, a: Tensor, y: Tensor, b: Tensor) -> Tensor:
+    """As in losses.py."""
+    covered = ((torch.cat([a, b]) + 1) / 2).sum(0, keepdim=True)
+    return ((1 - covered.clamp(0, 1)) * (x - y).abs()).mean()
+
+
+class InstaGAN:
+    """The four networks, and one training iteration on a picture of each domain."""
+
+    def __init__(self, width: int, blocks: int, ins_per: int) -> None:
+        self.ins_per = ins_per
+        self.gen = {"x": Generator(width, blocks), "y": Generator(width, blocks)}
+        self.dis = {"x": Discriminator(width), "y": Discriminator(width)}
+        both = ([p for net in nets.values() for p in net.parameters()] for nets in (self.gen, self.dis))
+        self.solver_gen, self.solver_dis = (torch.optim.Adam(p, 2e-4, (0.5, 0.999)) for p in both)
+
+    def step(self, batch: Dict[str, Tuple[Tensor, Tensor]]) -> List[Dict[str, float]]:
+        """All passes of the sequential mini-batch; gives the losses of each. `gen[d]` translates from domain d."""
+        pictures = {domain: x for domain, (x, _) in batch.items()}
+        earlier: Dict[str, Tensor] = {domain: a[:0] for domain, (_, a) in batch.items()}
+        found = []
+        for start in range(0, max(len(a) for _, a in batch.values()), self.ins_per):
+            found.append({})
+            directions = [d for d in (("x", "y"), ("y", "x")) if len(batch[d[0]][1]) > start]
+            self.solver_gen.zero_grad()
+            self._train_discriminators(False)
+            for domain, other in directions:
+                x, a = pictures[domain], batch[domain][1][start : start + self.ins_per]
+                y, b = self.gen[domain](x, a)
+                losses = self.losses(domain, other, (x, a), (y, b), earlier[domain])
+                sum(losses.values()).backward()
+                found[-1].update({name: loss.item() for name, loss in losses.items()})
+                pictures[domain], earlier[domain] = y.detach(), torch.cat([earlier[domain], b.detach()])
+            self.solver_gen.step()
+            self.solver_dis.zero_grad()
+            self._train_discriminators(True)
+            for other, domain in directions:
+                real, fake = self.dis[domain](*batch[domain]), self.dis[domain](pictures[other], earlier[other])
+                loss = 0.5 * (((real - 1) ** 2).mean() + (fake**2).mean())
+                loss.backward()
+                found[-1][f"discriminator_loss_{domain}"] = loss.item()
+            self.solver_dis.step()
+        return found
+
+    def losses(self, domain: str, other: str, real: Tuple, fake: Tuple, earlier: Tensor) -> Dict[str, Tensor]:
+        """What trains the generators in a pass that starts in `domain`."""
+        (x, a), (y, b), back = real, fake, self.gen[other]
+        score = self.dis[other](y, torch.cat([earlier, b]))
+        return {
+            f"generator_loss_{other}": ((score - 1) ** 2).mean(),
+            f"reconstruction_loss_{domain}": 10 * set_l1_loss(real, back(y, b), self.ins_per),
+            f"identity_mapping_loss_{domain}": 10 * set_l1_loss(real, back(x, a), self.ins_per),
+            f"context_preserving_loss_{domain}": 10 * context_preserving_loss(x, a, y, b),
+        }
+
+    def _train_discriminators(self, wanted: bool) -> None:
+        for net in self.dis.values():
+            net.requires_grad_(wanted)
+
+
+def a_picture(size: List[int], instances: int) -> Tuple[Tensor, Tensor]:
+    """Noise with rectangles for instances."""
+    height, width = size
+    a = -torch.ones(instances, 1, height, width)
+    for i in range(instances):
+        a[i, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
+    return torch.rand(1, 3, height, width) * 2 - 1, a
+
+
+def work_of(ask: Dict[str, Any]) -> Callable[[], Any]:
+    """What is to be timed."""
+    if ask["what"] == "layer":
+        names = ("stride", "pad", "reflect", "transposed", "normalize", "activation")
+        sides = ask["w"][:2] if ask["transposed"] else ask["w"][1::-1]
+        net = layer(tuple(sides), ask["w"][2], **{name: ask[name] for name in names})
+        x = torch.randn(ask["x"], requires_grad=ask["backward"])
+        gradient = torch.randn_like(net(x))
+        return lambda: net(x).backward(gradient) if ask["backward"] else torch.no_grad()(net)(x)
+    picture = a_picture(ask["size"], ask["instances"])
+    if ask["what"] == "generator":
+        net = Generator(ask["width"], ask["blocks"]).eval()
+        return lambda: torch.no_grad()(net)(*picture)
+    model = InstaGAN(ask["width"], ask["blocks"], ask["ins_per"])
+    return lambda: model.step({"x": picture, "y": picture})
+
+
+def main() -> None:
+    """Answer the questions on stdin."""
+    torch.manual_seed(0)
+    for line in sys.stdin:
+        ask = json.loads(line)
+        work, seconds = work_of(ask), []
+        for _ in range(ask["repeats"] + 2):
+            start = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": statistics.median(seconds[2:]), "memory": memory}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -35,6 +35,7 @@ from nnabla.function import PythonFunction
 
 VERSION = (3, 2)
 EPS = 1e-5
+_SAMPLES = 4  # pictures or masks that go through a layer at a time
 _PIECE = 1 << 15  # numbers that one thread works on at a time: a few such arrays fit into the cache of a core
 
 # Constants of dnnl_types.h, version 3.2.
@@ -50,6 +51,9 @@ _ARG.update(diff_src=129, diff_dst=145, diff_weights=161, diff_bias=169)
 _RELU_FROM_RESULT = 256
 _SLOPE = {"relu": 0.0, "leaky_relu": 0.2}
 _ISA_AVX2, _ISA_AVX512 = 0x7, 0x27
+
+# what functions are called in NNabla's graphs
+_LAYER, _SPECTRAL_NORMALIZATION = "OneDnnLayer", "BlasSpectralNormalization"
 
 Shape = Tuple[int, ...]
 # the address of a gradient, and whether to add to what is there
@@ -732,6 +736,10 @@ class Description:
     x_blocked: bool = False
     y_blocked: bool = False
 
+    def of(self, samples: int) -> Description:
+        """The same for a batch of so many samples."""
+        return replace(self, geometry=replace(self.geometry, x=(samples, *self.geometry.x[1:])))
+
     @property
     def x(self) -> Shape:
         """The shape of the input."""
@@ -876,30 +884,39 @@ class _Function(PythonFunction):
 class Layer(_Function):
     """A layer as an NNabla function of `roles`: "x", "w", then "b" without normalization, then "skip" where there is one.
 
-    Its outputs are y and, for its gradients, what it keeps: as an output so that NNabla frees and reuses it like any
-    other intermediate result.
+    Its outputs are y and, for its gradients, what it keeps: as an output so that NNabla's memory is used for it; see
+    `kept_arrays` for how to give it back.
     """
 
     def __init__(self, description: Description, roles: Sequence[str], wanted: Sequence[bool], ctx: nn.Context) -> None:
         super().__init__(ctx)
-        self._description, self._roles, self._plans = description, roles, {}
+        self._description, self._roles, self._of_thread = description, roles, {}
         self._differentiable, self._for_weights = any(wanted[:2]), wanted[1]
-        plan = self._plan()
-        self._shape, self._kept = plan.shape, plan.kept if self._differentiable else 0
-        self._needs, self._needs_y = plan.needs, plan.needs_y
+        plans = [plan for plan, _ in self._parts()]
+        self._shape, self._kept = description.geometry.y, sum(p.kept for p in plans) if self._differentiable else 0
+        self._needs, self._needs_y = plans[0].needs, plans[0].needs_y
         self._products = description.geometry.products
 
-    def _plan(self) -> _Plan:
-        """The plan of this thread."""
+    def _parts(self) -> List[Tuple[_Plan, Dict[str, int]]]:
+        """This thread's plans for a few samples at a time, with the offsets in bytes of these in each tensor.
+
+        So there are few primitives, however many masks a picture has, and little scratch memory.
+        """
         thread = threading.get_ident()
-        if thread not in self._plans:
-            self._plans[thread] = _plan(self._description, self._for_weights)
-        return self._plans[thread]
+        if thread not in self._of_thread:
+            batch, parts, kept = self._description.x[0], [], 0
+            x, y = (4 * math.prod(shape[1:]) for shape in (self._description.x, self._description.geometry.y))
+            for start in range(0, batch, _SAMPLES):
+                plan = _plan(self._description.of(min(_SAMPLES, batch - start)), self._for_weights)
+                parts.append((plan, {"x": start * x, "y": start * y, "skip": start * y, "kept": kept}))
+                kept += plan.kept
+            self._of_thread[thread] = parts
+        return self._of_thread[thread]
 
     @property
     def name(self) -> str:
         """As it shows in NNabla's graphs."""
-        return "OneDnnLayer"
+        return _LAYER
 
     def min_outputs(self) -> int:
         """Two where the gradients need something from the forward pass."""
@@ -917,7 +934,9 @@ class Layer(_Function):
         y = self._write(outputs[0].data)
         kept = self._write(outputs[1].data) if self._kept else 0
         with _outside_nnabla(self._products):
-            self._plan().forward(y, kept, **sources)
+            for plan, offsets in self._parts():
+                own = {role: address + offsets.get(role, 0) for role, address in sources.items()}
+                plan.forward(y + offsets["y"], kept and kept + offsets["kept"], **own)
 
     def backward_impl(
         self,
@@ -941,7 +960,13 @@ class Layer(_Function):
         y, dy = self._read(outputs[0].data), self._read(outputs[0].grad)
         kept = self._read(outputs[1].data) if self._kept else 0
         with _outside_nnabla(self._products):
-            self._plan().backward(x, w, y, dy, kept, wanted)
+            for i, (plan, at) in enumerate(self._parts()):
+                # each part adds to the gradients of parameters, to which it has its share
+                own = {
+                    role: (address + at.get(role, 0), add or (i > 0 and role in ("w", "b")))
+                    for role, (address, add) in wanted.items()
+                }
+                plan.backward(x + at["x"], w, y + at["y"], dy + at["y"], kept and kept + at["kept"], own)
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """The gradient of x needs w, that of w needs x unless its padded copy is kept."""
@@ -962,7 +987,7 @@ class SpectralNormalization(_Function):
     @property
     def name(self) -> str:
         """As it shows in NNabla's graphs."""
-        return "BlasSpectralNormalization"
+        return _SPECTRAL_NORMALIZATION
 
     def min_outputs(self) -> int:
         """The weight, and what its gradient needs."""
@@ -1094,6 +1119,24 @@ def unblock(x: nn.Variable) -> nn.Variable:
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
     """W / sigma; see `SpectralNormalization`."""
     return SpectralNormalization(nn.get_current_context())(w, u)[0]
+
+
+def kept_arrays(y: nn.Variable) -> List[nn.NdArray]:
+    """What the functions of this module keep for their gradients in the graph that ends in y.
+
+    NNabla clears only what another function has read, so these are to be cleared after the backward pass, or each of
+    several graphs holds on to its own.
+    """
+    found = []
+
+    def visit(function: nn.function.Function) -> None:
+        # the weight over sigma, of which a frozen discriminator does not ask the gradient, is never given back either
+        first = {_LAYER: 1, _SPECTRAL_NORMALIZATION: 0}.get(function.info.type_name)
+        if first is not None:
+            found.extend(output.data for output in function.outputs[first:])
+
+    y.visit(visit)
+    return found
 
 
 @dataclass

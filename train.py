@@ -58,6 +58,7 @@ class GeneratorGraph:
     translated: Tuple[nn.Variable, nn.Variable]
     losses: Dict[str, nn.Variable]
     total: nn.Variable
+    kept: List[nn.NdArray]
 
 
 @dataclass
@@ -69,6 +70,13 @@ class DiscriminatorGraph:
     membership: nn.Variable
     target: nn.Variable
     loss: nn.Variable
+    kept: List[nn.NdArray]
+
+
+def clear(arrays: List[nn.NdArray]) -> None:
+    """Give memory back, for other graphs to use."""
+    for array in arrays:
+        array.clear()
 
 
 class InstaGAN:
@@ -81,9 +89,9 @@ class InstaGAN:
         self.set_learning_rate(epoch=0)
         self.rng = np.random.default_rng([args.seed, 2])
         self.pools = {domain: ImagePool(args.pool_size, self.rng) for domain in DOMAINS}
-        # a graph for each number of pictures, instances and earlier masks that occurs, the last ones used kept
-        self.generator_graph = lru_cache(32)(self._build_generator_graph)
-        self.discriminator_graph = lru_cache(32)(self._build_discriminator_graph)
+        # a graph for each number of pictures, instances and earlier masks that occurs; each takes some MB, so few are kept
+        self.generator_graph = lru_cache(8)(self._build_generator_graph)
+        self.discriminator_graph = lru_cache(16)(self._build_discriminator_graph)
         # the running statistics of batch normalization depend on the order in which the two domains are seen
         parallel = self.arch.norm == "instance" and cpu_kernels.active()
         self.side_by_side = cpu_kernels.side_by_side if parallel else cpu_kernels.in_turn
@@ -139,6 +147,7 @@ class InstaGAN:
         losses = {name: float(loss.d) for name, loss in graph.losses.items()}
         y, b = (variable.d.copy() for variable in graph.translated)
         graph.total.backward(clear_buffer=True)
+        clear(graph.kept)
         return losses, y, b
 
     def update_discriminators(
@@ -170,6 +179,7 @@ class InstaGAN:
         graph.loss.forward(clear_no_need_grad=True)
         loss = float(graph.loss.d)
         graph.loss.backward(clear_buffer=True)
+        clear(graph.kept)
         return loss
 
     def set_learning_rate(self, epoch: int) -> None:
@@ -204,7 +214,9 @@ class InstaGAN:
         }
         for variable in (y, b, *losses.values()):
             variable.persistent = True
-        return GeneratorGraph(x, a, owner, b_earlier, owner_earlier, (y, b), losses, sum(losses.values()))
+        total = sum(losses.values())
+        kept = cpu_kernels.kept_arrays(total)
+        return GeneratorGraph(x, a, owner, b_earlier, owner_earlier, (y, b), losses, total, kept)
 
     def _build_discriminator_graph(self, domain: str, pictures: int, masks: int) -> DiscriminatorGraph:
         size = (self.args.fineSizeH, self.args.fineSizeW)
@@ -214,7 +226,7 @@ class InstaGAN:
             score = discriminator(y, b, owner, self.arch)
         loss = 0.5 * lsgan_loss(score, target)
         loss.persistent = True
-        return DiscriminatorGraph(y, b, owner, target, loss)
+        return DiscriminatorGraph(y, b, owner, target, loss, cpu_kernels.kept_arrays(loss))
 
     def _solver(self, network: str) -> S.Solver:
         adam = cpu_kernels.Adam if cpu_kernels.active() else S.Adam

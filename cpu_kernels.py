@@ -80,7 +80,7 @@ class _Library:
         self._lib.dnnl_version.restype = POINTER(_Version)
         self._lib.dnnl_memory_desc_get_size.restype = c_size_t
         self._lib.dnnl_primitive_desc_query_md.restype = c_void_p
-        # a call through PyDLL keeps the interpreter; to hand it to another thread and back takes longer than a short one
+        # calls through PyDLL keep the interpreter: to hand it to another thread and back takes longer than short ones
         short = ctypes.PyDLL(path)
         self.set_handle, self.execute_short = short.dnnl_memory_set_data_handle, short.dnnl_primitive_execute
         self.execute = self._lib.dnnl_primitive_execute
@@ -125,7 +125,7 @@ def _library() -> _Library:
 
 
 class _Arena(threading.local):
-    """A thread's memory for what lives within one call. `take` hands out pieces until `reset` takes all of them back."""
+    """A thread's memory for what lives within one call. `take` hands out pieces until `reset` takes them all back."""
 
     def __init__(self) -> None:
         self._blocks: List[np.ndarray] = []
@@ -292,7 +292,7 @@ def _spatial_view(layout: Layout, shape: Shape) -> Optional[Shape]:
 
 
 class _Primitive:
-    """A oneDNN primitive with its memories, doing so many `products`. Call it with the addresses of `roles`, in order."""
+    """A oneDNN primitive of so many `products`, with its memories. Call it with the addresses of `roles`, in order."""
 
     def __init__(self, primitive_desc: c_void_p, roles: Dict[str, Layout], products: int = 0) -> None:
         lib = _library()
@@ -472,7 +472,7 @@ class _Convolution:
         return self._kernels[kind]
 
     def _make(self, kind: str) -> _Kernel:
-        lib, (near, weights, far) = _library(), self._any
+        lib, (near, weights, _) = _library(), self._any
         describe = {"forward": self._forward_desc, "data": self._data_desc, "weights": self._weights_desc}[kind]
         # for few channels oneDNN reads plain tensors well, but is very slow at writing them
         free = kind == "data" and not _blocked(self._near_shape)
@@ -679,7 +679,7 @@ class _Tanh:
 
 
 class _Padding:
-    """Reflection padding of a tensor in layout `outer` by `width` into `target`, one of the padded; and its gradient."""
+    """Reflection padding by `width` of a tensor in layout `outer` into `target`, one of the padded; its gradient."""
 
     def __init__(self, shape: Shape, outer: Layout, width: int, target: Layout) -> None:
         batch, channels, *size = shape
@@ -882,7 +882,7 @@ class _Function(PythonFunction):
 
 
 class Layer(_Function):
-    """A layer as an NNabla function of `roles`: "x", "w", then "b" without normalization, then "skip" where there is one.
+    """A layer as an NNabla function of `roles`: "x", "w", "b" if there is no normalization, "skip" if there is one.
 
     Its outputs are y and, for its gradients, what it keeps: as an output so that NNabla's memory is used for it; see
     `kept_arrays` for how to give it back.

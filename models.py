@@ -104,21 +104,38 @@ def generator_twice(
 
 
 def discriminator(
-    x: nn.Variable, a: nn.Variable, membership: nn.Variable, arch: Architecture, mode: Mode = TRAIN
+    x: nn.Variable,
+    a: nn.Variable,
+    membership: nn.Variable,
+    arch: Architecture,
+    mode: Mode = TRAIN,
+    earlier: Optional[Tuple[nn.Variable, nn.Variable]] = None,
 ) -> nn.Variable:
     """Score patches of pictures with their masks: (B, 1, h, w), to be read against 1 (real) and 0 (fake).
+
+    `earlier` are more masks (P, 1, H, W) of the same pictures with their membership (B, P), which come before a; where
+    they are constants, what is computed of them is not kept for gradients.
 
     Every weight is divided by its largest singular value (spectral normalization, Miyato et al., ICLR 2018),
     estimated with one power iteration per forward.
     """
+    parts = [a]
+    if earlier:
+        parts = [earlier[0], a]
+        a, membership = F.concatenate(*parts, axis=0), F.concatenate(earlier[1], membership, axis=1)
     owned, _ = _instances(a, membership)
+    if arch.norm == "batch":
+        # its statistics are those of all masks
+        parts = [a]
     with nn.parameter_scope("feature_image"):
-        picture = _features(x, arch, mode)
+        (picture,) = _features([x], arch, mode)
     with nn.parameter_scope("feature_mask"):
-        masks = _sum_over_instances(_features(a, arch, mode), owned)
+        ends = np.cumsum([part.shape[0] for part in parts]).tolist()
+        columns = [owned[:, end - part.shape[0] : end] if earlier else owned for part, end in zip(parts, ends)]
+        masks = sum(map(_sum_over_instances, _features(parts, arch, mode), columns))
     with nn.parameter_scope("classifier"):
         channels = 2 * arch.ndf * min(2**arch.n_layers_D, 8)
-        h = _judging_layer(F.concatenate(picture, masks, axis=1), "1", channels, 1, arch, mode)
+        (h,) = _judging_layer([F.concatenate(picture, masks, axis=1)], "1", channels, 1, arch, mode)
         w, b = _spectral_weights("conv2", (1, channels), mode)
         return plain(convolution(h, w, b, pad=1))
 
@@ -203,20 +220,22 @@ def _decoder(x: nn.Variable, channels: int, arch: Architecture, mode: Mode) -> n
     return plain(convolution(h, w, b, reflect=3, activation="tanh"))
 
 
-def _features(x: nn.Variable, arch: Architecture, mode: Mode) -> nn.Variable:
-    w, b = _spectral_weights("conv1", (arch.ndf, x.shape[1]), mode)
-    h = convolution(x, w, b, stride=2, pad=1, activation="leaky_relu")
+def _features(parts: Sequence[nn.Variable], arch: Architecture, mode: Mode) -> List[nn.Variable]:
+    """What D sees in each of several batches of pictures, or of masks."""
+    w, b = _spectral_weights("conv1", (arch.ndf, parts[0].shape[1]), mode)
+    found: List[Tensor] = [convolution(part, w, b, stride=2, pad=1, activation="leaky_relu") for part in parts]
     for i in range(2, arch.n_layers_D + 1):
-        h = _judging_layer(h, f"{i}", arch.ndf * min(2 ** (i - 1), 8), 2, arch, mode)
-    return plain(h)
+        found = _judging_layer(found, f"{i}", arch.ndf * min(2 ** (i - 1), 8), 2, arch, mode)
+    return [plain(h) for h in found]
 
 
 def _judging_layer(
-    x: Tensor, number: str, channels: int, stride: int, arch: Architecture, mode: Mode
-) -> Tensor:
-    """A layer of D: kernel 4, pad 1, normalization, LeakyReLU."""
-    w, b = _spectral_weights(f"conv{number}", (channels, x.shape[1]), mode)
-    return _normalized(x, w, b, f"norm{number}", arch, mode, stride=stride, pad=1, activation="leaky_relu")
+    parts: Sequence[Tensor], number: str, channels: int, stride: int, arch: Architecture, mode: Mode
+) -> List[Tensor]:
+    """A layer of D on each of several batches: kernel 4, pad 1, normalization, LeakyReLU."""
+    w, b = _spectral_weights(f"conv{number}", (channels, parts[0].shape[1]), mode)
+    how = {"stride": stride, "pad": 1, "activation": "leaky_relu"}
+    return [_normalized(part, w, b, f"norm{number}", arch, mode, **how) for part in parts]
 
 
 def _layer(

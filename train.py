@@ -21,7 +21,6 @@ from typing import Any, Dict, List, Tuple
 from errors import UserError, run_main
 
 import nnabla as nn
-import nnabla.functions as F
 import nnabla.solvers as S
 import numpy as np
 from tqdm import tqdm
@@ -89,7 +88,7 @@ class InstaGAN:
         self.set_learning_rate(epoch=0)
         self.rng = np.random.default_rng([args.seed, 2])
         self.pools = {domain: ImagePool(args.pool_size, self.rng) for domain in DOMAINS}
-        # a graph for each number of pictures, instances and earlier masks that occurs; each takes some MB, so few are kept
+        # a graph for each number of pictures, instances and earlier masks that occurs; they take some MB each
         self.generator_graph = lru_cache(8)(self._build_generator_graph)
         self.discriminator_graph = lru_cache(16)(self._build_discriminator_graph)
         # the running statistics of batch normalization depend on the order in which the two domains are seen
@@ -159,7 +158,8 @@ class InstaGAN:
             domain = OTHER[source]
             real = [(sample.picture, sample.masks) for sample in batches[domain]]
             shown[domain] = real, [self.pools[domain].query(translation) for translation in translations]
-        losses = self.side_by_side([partial(self.update_discriminator, domain, *both) for domain, both in shown.items()])
+        updates = [partial(self.update_discriminator, domain, *both) for domain, both in shown.items()]
+        losses = self.side_by_side(updates)
         return {f"discriminator_loss_{domain}": loss for domain, loss in zip(shown, losses)}
 
     def update_discriminator(self, domain: str, real: List[Tuple], fake: List[Tuple]) -> float:
@@ -201,9 +201,7 @@ class InstaGAN:
         with nn.parameter_scope(f"gen_{target}2{source}"):
             reconstructed, identity = generator_twice((y, b), (x, a), owner, self.arch)
         with nn.parameter_scope(f"dis_{target}"):
-            all_b = F.concatenate(b_earlier, b, axis=0) if earlier else b
-            all_owner = F.concatenate(owner_earlier, owner, axis=1) if earlier else owner
-            score = discriminator(y, all_b, all_owner, self.arch, FROZEN)
+            score = discriminator(y, b, owner, self.arch, FROZEN, (b_earlier, owner_earlier) if earlier else None)
 
         args, slots = self.args, self.args.ins_per
         losses = {

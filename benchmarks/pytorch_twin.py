@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks and the training step of this project once more, in plain PyTorch, to measure against (see cpu.py).
 
-It is run by a Python that has PyTorch, reads one measurement as JSON from each line of its input, and answers each
-with a line of JSON: {"seconds": median, "memory": peak in bytes}.
+It is run by a Python that has PyTorch, reads a case as JSON from each line of its input, does its work,
+small ones for 0.1 s, and answers with a line of JSON: {"seconds": mean, "memory": peak in bytes}. A line that is as the
+last one goes on with the same networks.
 
     {"what": "layer", "x": [1, 128, 24, 16], "w": [128, 128, 3, 3], "stride": 1, "pad": 0, "reflect": 1,
-     "transposed": false, "normalize": true, "activation": "relu", "backward": true, "repeats": 5}
-    {"what": "generator" or "step", "size": [96, 64], "width": 32, "blocks": 9, "instances": 1, "ins_per": 1,
-     "repeats": 5}
+     "transposed": false, "normalize": true, "activation": "relu"}
+    {"what": "generator" or "step", "size": [96, 64], "width": 32, "blocks": 9, "n": 1, "ins_per": 1}
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import statistics
 import sys
 import time
 from typing import Any, Callable, Dict, Iterable, List, Tuple
@@ -57,13 +56,15 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(layer(sides, 3, reflect=1), layer(sides, 3, reflect=1, activation=""))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Of the shape of x."""
         return x + self.layers(x)
 
 
 def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
     """Features (4 width, H / 4, W / 4) of a picture or a mask."""
     down = [layer((i * width, 2 * i * width), 3, stride=2, pad=1) for i in (1, 2)]
-    return nn.Sequential(layer((channels, width), 7, reflect=3), *down, *[ResidualBlock(4 * width) for _ in range(blocks)])
+    residual = [ResidualBlock(4 * width) for _ in range(blocks)]
+    return nn.Sequential(layer((channels, width), 7, reflect=3), *down, *residual)
 
 
 def decoder(features: int, channels: int) -> nn.Sequential:
@@ -81,6 +82,7 @@ class Generator(nn.Module):
         self.decoder_image, self.decoder_mask = decoder(8 * width, 3), decoder(12 * width, 1)
 
     def forward(self, x: Tensor, a: Tensor) -> Tuple[Tensor, Tensor]:
+        """Translate."""
         # one mask after the other, as the authors' code does
         masks = [self.encoder_mask(mask[None]) for mask in a]
         scene = torch.cat([self.encoder_image(x), sum(masks)], 1)
@@ -107,6 +109,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        """Judge."""
         masks = sum(self.feature_mask(mask[None]) for mask in a)
         return self.classifier(torch.cat([self.feature_image(x), masks], 1))
 
@@ -177,44 +180,46 @@ class InstaGAN:
             net.requires_grad_(wanted)
 
 
-def a_picture(size: List[int], instances: int) -> Tuple[Tensor, Tensor]:
+def a_picture(size: List[int], n: int) -> Tuple[Tensor, Tensor]:
     """Noise with rectangles for instances."""
     height, width = size
-    a = -torch.ones(instances, 1, height, width)
-    for i in range(instances):
+    a = -torch.ones(n, 1, height, width)
+    for i in range(n):
         a[i, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
     return torch.rand(1, 3, height, width) * 2 - 1, a
 
 
-def work_of(ask: Dict[str, Any]) -> Callable[[], Any]:
-    """What is to be timed."""
-    if ask["what"] == "layer":
+def work_of(case: Dict[str, Any]) -> Callable[[], Any]:
+    """What is to be timed; a layer is run forward and backward."""
+    if case["what"] == "layer":
         names = ("stride", "pad", "reflect", "transposed", "normalize", "activation")
-        sides = ask["w"][:2] if ask["transposed"] else ask["w"][1::-1]
-        net = layer(tuple(sides), ask["w"][2], **{name: ask[name] for name in names})
-        x = torch.randn(ask["x"], requires_grad=ask["backward"])
+        sides = case["w"][:2] if case["transposed"] else case["w"][1::-1]
+        net = layer(tuple(sides), case["w"][2], **{name: case[name] for name in names})
+        x = torch.randn(case["x"], requires_grad=True)
         gradient = torch.randn_like(net(x))
-        return lambda: net(x).backward(gradient) if ask["backward"] else torch.no_grad()(net)(x)
-    picture = a_picture(ask["size"], ask["instances"])
-    if ask["what"] == "generator":
-        net = Generator(ask["width"], ask["blocks"]).eval()
+        return lambda: net(x).backward(gradient)
+    picture = a_picture(case["size"], case["n"])
+    if case["what"] == "generator":
+        net = Generator(case["width"], case["blocks"]).eval()
         return lambda: torch.no_grad()(net)(*picture)
-    model = InstaGAN(ask["width"], ask["blocks"], ask["ins_per"])
+    model = InstaGAN(case["width"], case["blocks"], case["ins_per"])
     return lambda: model.step({"x": picture, "y": picture})
 
 
 def main() -> None:
-    """Answer the questions on stdin."""
+    """Answer the cases on stdin."""
     torch.manual_seed(0)
+    last, work = "", None
     for line in sys.stdin:
-        ask = json.loads(line)
-        work, seconds = work_of(ask), []
-        for _ in range(ask["repeats"] + 2):
-            start = time.perf_counter()
+        if line != last:
+            last, work = line, work_of(json.loads(line))
+        times, start = 0, time.perf_counter()
+        while not times or time.perf_counter() - start < 0.1:
             work()
-            seconds.append(time.perf_counter() - start)
+            times += 1
+        seconds = (time.perf_counter() - start) / times
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": statistics.median(seconds[2:]), "memory": memory}), flush=True)
+        print(json.dumps({"seconds": seconds, "memory": memory}), flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ CASES = {
     "first of D, one channel": ((1, 1, 16, 12), 32, 4, {"stride": 2, "pad": 1, "activation": "leaky_relu"}),
     "inside D": ((1, 32, 16, 12), 64, 4, {"pad": 1, "normalize": True, "activation": "leaky_relu"}),
     "last of D": ((2, 64, 7, 9), 1, 4, {"pad": 1}),
+    "many samples": ((7, 16, 6, 9), 16, 3, {"reflect": 1, "normalize": True, "skip": True}),
+    "many, bias": ((6, 3, 16, 12), 16, 4, {"stride": 2, "pad": 1, "activation": "leaky_relu"}),
+    "many, up": ((9, 16, 6, 5), 8, 3, {**UP, **NORMALIZED}),
+    "many, last of G": ((5, 16, 8, 6), 3, 7, {"reflect": 3, "activation": "tanh"}),
 }
 
 
@@ -116,13 +120,13 @@ def test_values_and_gradients_are_those_of_nnabla(case):
     _compare(case)
 
 
-@pytest.mark.parametrize("case", ["residual with skip", "up", "last of G, one channel", "first of D"])
+@pytest.mark.parametrize("case", ["residual with skip", "up", "last of G, one channel", "first of D", "many samples"])
 @pytest.mark.parametrize("need_grad", [(True, False, False), (False, True, True), (False, True, False)])
 def test_only_some_gradients(case, need_grad):
     _compare(case, need_grad=need_grad)
 
 
-@pytest.mark.parametrize("case", ["first of G", "residual with skip", "up", "last of G", "inside D"])
+@pytest.mark.parametrize("case", ["first of G", "residual with skip", "up", "last of G", "inside D", "many, bias"])
 def test_repeated_backward_accumulates(case):
     _compare(case, repeat=3)
 
@@ -152,7 +156,7 @@ def test_gradient_to_an_intermediate_variable_is_written_not_added():
 @pytest.mark.parametrize("channels", [16, 32, 24, 12])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_chain_of_layers(channels, batch):
-    """Through all that a tensor in blocks may meet: strides, skip connections, layers without normalization, two users."""
+    """Through all that a tensor in blocks may meet: strides, skip connections, no normalization, two users."""
     rng, found = np.random.default_rng(0), []
     shapes = [(channels, 3, 7, 7), (2 * channels, channels, 3, 3), (2 * channels, 2 * channels, 3, 3)]
     shapes += [(2 * channels, channels, 3, 3), (channels, channels, 4, 4)]
@@ -230,6 +234,23 @@ def test_two_tasks_side_by_side_are_as_one_after_the_other():
         assert np.allclose(values, found[0][0], rtol=1e-6)
         _close(gradients, found[0][1:], 1e-5)
         assert values == found[1][0] and all(map(np.array_equal, gradients, found[1][1:]))
+
+
+def test_what_a_layer_keeps_can_be_given_back():
+    x, w, b = (nn.Variable(s, need_grad=True) for s in ((2, 16, 8, 8), (16, 16, 4, 4), (16,)))
+    u = nn.Variable((1, 16))
+    x.d, w.d, b.d, u.d = 1, np.random.default_rng(0).normal(size=w.shape), 0, 1
+    y = F.sum(layers.plain(layers.convolution(x, layers.spectral_normalization(w, u), b, pad=1, normalize=True)))
+    kept = cpu_kernels.kept_arrays(y)
+    # W / sigma, and u, v, sigma; z with its statistics
+    assert sorted(array.size for array in kept)[:2] == [16 + 256 + 1, w.size] and len(kept) == 3
+    for _ in range(2):
+        y.forward(clear_no_need_grad=True)
+        y.backward(clear_buffer=True)
+        assert not any(array.clear_called for array in kept)
+        for array in kept:
+            array.clear()
+        assert all(array.clear_called for array in kept)
 
 
 def test_the_error_of_a_task_is_raised_and_the_other_one_is_finished():

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure speed and memory on a CPU: NNabla's own kernels, this project's, and PyTorch, in turn on the same machine.
+
+    python benchmarks/cpu.py                                # layers, generator, training step; half an hour
+    python benchmarks/cpu.py --torch-python ~/torch/bin/python
+    python benchmarks/cpu.py --what instances               # memory and time against the number of instances
+
+Prints tables in Markdown, and writes all figures to OUTPUT/cpu.json or OUTPUT/instances.json and .png. Each figure is
+the median of several rounds; in a round each implementation, a process of its own, does the work once (small ones for
+0.1 s). What takes one more than `--patience` seconds it does once only. PyTorch is measured where `--torch-python` is
+a Python that has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from errors import run_main  # noqa: E402
+
+import matplotlib  # noqa: E402
+import nnabla as nn  # noqa: E402
+import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+import context  # noqa: E402
+import cpu_kernels  # noqa: E402
+import layers  # noqa: E402
+import models  # noqa: E402
+from args import train_args  # noqa: E402
+from data_source import Sample  # noqa: E402
+from train import InstaGAN  # noqa: E402
+
+Case = Dict[str, Any]
+NETWORK = {"size": [96, 64], "width": 32, "blocks": 9, "ins_per": 1}
+STEPS: Dict[str, Case] = {
+    "generator, 300x200, ngf 64, one mask": {"what": "generator", **NETWORK, "size": [300, 200], "width": 64, "n": 1},
+    "step, 96x64, ngf 32, one mask each": {"what": "step", **NETWORK, "n": 1},
+    "step, 96x64, ngf 32, four masks by 2": {"what": "step", **NETWORK, "n": 4, "ins_per": 2},
+}
+COUNTS = (1, 2, 4, 8, 16, 32)
+
+
+class Worker:
+    """A process that measures, as `serve` and `pytorch_twin.py` do: a case as JSON in, {"seconds", "memory"} out."""
+
+    def __init__(self, command: List[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, case: Case) -> Dict[str, float]:
+        """Do the work of a case once."""
+        self._process.stdin.write(json.dumps(case) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=["speed", "instances"], default="speed", help="(default: speed)")
+    parser.add_argument("--torch-python", help="a Python that has PyTorch (default: leave PyTorch out)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is taken (default: 5)")
+    parser.add_argument("--patience", type=float, default=5, help="seconds above which once is enough (default: 5)")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks", help="folder for figures (default: here)")
+    parser.add_argument("--worker", choices=["onednn", "nnabla"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(args.worker)
+        return 0
+    commands = {name: [sys.executable, __file__, "--worker", name] for name in ("nnabla", "onednn")}
+    if args.torch_python:
+        commands["pytorch"] = [args.torch_python, str(ROOT / "benchmarks" / "pytorch_twin.py")]
+    if args.what == "speed":
+        speed(commands, args)
+    else:
+        instances(commands["onednn"], args)
+    return 0
+
+
+def speed(commands: Dict[str, List[str]], args: argparse.Namespace) -> None:
+    """Layers, generator and training step."""
+    cases = {**layer_cases(), **STEPS}
+    found: Dict[str, Dict[str, Dict[str, float]]] = {}
+    for name, case in tqdm(cases.items(), desc="measuring", unit="case"):
+        found[name] = measure(case, commands, args.rounds, args.patience)
+    (args.output / "cpu.json").write_text(json.dumps({"cases": cases, "found": found}, indent=1) + "\n")
+    print(layer_table(cases, found))
+    print(step_table(found))
+
+
+def measure(case: Case, commands: Dict[str, List[str]], rounds: int, patience: float) -> Dict[str, Dict[str, float]]:
+    """Median seconds and peak memory of each implementation, all in turn, each in a fresh process."""
+    workers = {name: Worker(command) for name, command in commands.items()}
+    seconds: Dict[str, List[float]] = {name: [] for name in workers}
+    memory = {}
+    for i in range(-1, rounds):
+        for name, worker in workers.items():
+            # the round before the first is for warming up, and all that the slow ones take part in
+            if i < 0 or min(seconds[name]) < patience:
+                answer = worker.ask(case)
+                if i == 0:
+                    seconds[name].clear()
+                seconds[name].append(answer["seconds"])
+                memory[name] = answer["memory"]
+    for worker in workers.values():
+        worker.close()
+    return {name: {"seconds": statistics.median(s), "memory": memory[name]} for name, s in seconds.items()}
+
+
+def layer_cases() -> Dict[str, Case]:
+    """Each shape of layer that G and D have at 96x64, ngf 32, one picture and mask; forward and backward."""
+    seen: Counter = Counter()
+    original = models.convolution
+
+    def record(x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable] = None, **how: Any) -> Any:
+        seen[json.dumps({"x": x.shape, "w": w.shape, **how})] += 1
+        return original(x, w, b, skip=skip, **how)
+
+    cpu_kernels.configure("nnabla")
+    models.convolution = record
+    try:
+        arch = models.Architecture(ngf=NETWORK["width"], ndf=NETWORK["width"], n_blocks=NETWORK["blocks"])
+        for network in (models.generator, models.discriminator):
+            with nn.parameter_scope(network.__name__):
+                network(*inputs({**NETWORK, "n": 1}), arch)
+    finally:
+        models.convolution = original
+    plain = {"stride": 1, "pad": 0, "reflect": 0, "transposed": False, "normalize": False, "activation": ""}
+    cases = {}
+    for text in seen:
+        case = {"what": "layer", **plain, **json.loads(text)}
+        kind = "deconv" if case["transposed"] else "conv"
+        sides = f"{case['x'][1]} to {case['w'][1 if case['transposed'] else 0]}"
+        how = f"k{case['w'][2]} s{case['stride']}, {'x'.join(map(str, case['x'][2:]))}"
+        cases[f"{kind} {sides}, {how}, {case['activation'] or 'linear'}"] = case
+    return cases
+
+
+def operations(case: Case) -> float:
+    """Floating point operations of a layer, forward and both gradients."""
+    batch, channels, *size = case["x"]
+    padded = (batch, channels, *(s + 2 * case["reflect"] for s in size))
+    extra = case["stride"] - 1 if case["transposed"] else 0
+    how = cpu_kernels.Geometry(padded, tuple(case["w"]), case["stride"], case["pad"], case["transposed"], extra)
+    return 3 * 2 * how.products
+
+
+def layer_table(cases: Dict[str, Case], found: Dict[str, Dict[str, Dict[str, float]]]) -> str:
+    """Milliseconds and GFLOP/s of each layer, forward and backward; the peak is the best of all."""
+    rates = {
+        name: {who: operations(cases[name]) / f["seconds"] / 1e9 for who, f in of.items()}
+        for name, of in found.items()
+        if cases[name]["what"] == "layer"
+    }
+    peak = max(rate["onednn"] for rate in rates.values())
+    names = list(next(iter(rates.values())))
+    lines = ["| layer | " + " | ".join(f"{who}: ms, GFLOP/s" for who in names) + " | share of the best |"]
+    lines.append("|---" * (len(names) + 2) + "|")
+    for name, rate in rates.items():
+        cells = [f"{found[name][who]['seconds'] * 1e3:.2f}, {rate[who]:.0f}" for who in names]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {rate['onednn'] / peak:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def step_table(found: Dict[str, Dict[str, Dict[str, float]]]) -> str:
+    """Seconds and memory of the generator and the steps, and the ratio to PyTorch."""
+    names = list(found[next(iter(STEPS))])
+    lines = ["| | " + " | ".join(f"{who}: s, GB" for who in names) + " | onednn / pytorch |"]
+    lines.append("|---" * (len(names) + 2) + "|")
+    for name in STEPS:
+        of = found[name]
+        ratio = f"{of['onednn']['seconds'] / of['pytorch']['seconds']:.2f}" if "pytorch" in of else ""
+        cells = [f"{of[who]['seconds']:.2f}, {of[who]['memory'] / 1e9:.2f}" for who in names]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {ratio} |")
+    return "\n".join(lines) + "\n"
+
+
+def instances(command: List[str], args: argparse.Namespace) -> None:
+    """Peak memory and time of a training step against the number of instances, a few at a time and all at once."""
+    found: Dict[str, Dict[int, Dict[str, float]]] = {"2 at a time": {}, "all at once": {}}
+    for count in tqdm(COUNTS, desc="measuring", unit="count"):
+        for kind, of in found.items():
+            ins_per = 2 if kind == "2 at a time" else count
+            worker = Worker(command)
+            answers = [worker.ask({"what": "step", **NETWORK, "n": count, "ins_per": ins_per}) for _ in range(3)]
+            worker.close()
+            of[count] = {"seconds": min(a["seconds"] for a in answers), "memory": answers[-1]["memory"]}
+    (args.output / "instances.json").write_text(json.dumps(found, indent=1) + "\n")
+    plot(found, args.output / "instances.png")
+    print("| instances | " + " | ".join(f"{kind}: s, GB" for kind in found) + " |\n|---|---|---|")
+    for count in COUNTS:
+        cells = [f"{of[count]['seconds']:.2f}, {of[count]['memory'] / 1e9:.2f}" for of in found.values()]
+        print(f"| {count} | " + " | ".join(cells) + " |")
+
+
+def plot(found: Dict[str, Dict[int, Dict[str, float]]], path: Path) -> None:
+    """Both against the number of instances."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), constrained_layout=True)
+    for axis, key, label, unit in zip(axes, ("memory", "seconds"), ("peak memory, GB", "time of a step, s"), (1e9, 1)):
+        for kind, of in found.items():
+            axis.plot(list(of), [f[key] / unit for f in of.values()], marker="o", label=kind)
+        axis.set_xscale("log", base=2)
+        axis.set(xlabel="instances in each picture", ylabel=label, xticks=COUNTS, xticklabels=COUNTS, ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=100)
+
+
+def serve(kernels: str) -> None:
+    """Answer cases on stdin, for as long as they are the same with the same networks."""
+    context.set_context("cpu")
+    cpu_kernels.configure(kernels)
+    last, work = "", None
+    for line in sys.stdin:
+        if line != last:
+            last, work = line, work_of(json.loads(line))
+        times, start = 0, time.perf_counter()
+        while not times or time.perf_counter() - start < 0.1:
+            work()
+            times += 1
+        seconds = (time.perf_counter() - start) / times
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": seconds, "memory": memory}), flush=True)
+
+
+def work_of(case: Case) -> Callable[[], Any]:
+    """What is to be timed."""
+    if case["what"] == "layer":
+        return layer_work(case)
+    if case["what"] == "generator":
+        arch = models.Architecture(ngf=case["width"], n_blocks=case["blocks"])
+        outputs = models.generator(*inputs(case), arch, models.INFERENCE)
+        return lambda: nn.forward_all(list(outputs), clear_buffer=True)
+    sizes = [f"--{kind}Size{side}={case['size'][side == 'W']}" for kind in ("load", "fine") for side in "HW"]
+    widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
+    counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
+    model = InstaGAN(train_args("", [*sizes, *widths, *counts]))
+    x, a, _ = inputs(case)
+    sample = Sample("noise", x.d[0].copy(), a.d[:, 0].copy())
+    return lambda: model.step({"x": [sample], "y": [sample]})
+
+
+def layer_work(case: Case) -> Callable[[], Any]:
+    """A layer forward and backward, with its tensors as they come from and go to other layers."""
+    x, w, b = (nn.Variable(shape, need_grad=True) for shape in (case["x"], case["w"], (case["w"][case["transposed"]],)))
+    for v in (x, w, b):
+        v.d = np.random.default_rng(0).normal(size=v.shape)
+    between = cpu_kernels.active() and cpu_kernels.can_be_blocked(x.shape)
+    how = {name: case[name] for name in ("stride", "pad", "reflect", "transposed", "normalize", "activation")}
+    y = layers.convolution(layers.Blocked(x) if between else x, w, b, **how)
+    y = y.variable if isinstance(y, layers.Blocked) else y
+
+    def work() -> None:
+        y.forward(clear_no_need_grad=True)
+        y.backward(clear_buffer=True)
+
+    return work
+
+
+def inputs(case: Case) -> List[nn.Variable]:
+    """A picture of noise with rectangles for instances."""
+    (height, width), n = case["size"], case["n"]
+    x, a, membership = (nn.Variable(shape) for shape in ((1, 3, height, width), (n, 1, height, width), (1, n)))
+    x.d, a.d, membership.d = np.random.default_rng(0).uniform(-1, 1, x.shape), -1, 1
+    for i in range(n):
+        a.d[i, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
+    return [x, a, membership]
+
+
+if __name__ == "__main__":
+    run_main(main)

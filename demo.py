@@ -30,20 +30,20 @@ from monitors import draw_curves
 
 PICTURES = 100
 SIZE = 64
-MODEL = f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 16 --ndf 16 --n-blocks 3"
+MODEL = f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 8 --ndf 8 --n-blocks 2"
 
 
 def main() -> None:
     """Run the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="where to compute")
-    parser.add_argument("--minutes", type=real(zero=False), default=3.3, help="how long to train, about")
+    parser.add_argument("--minutes", type=real(zero=False), default=3.8, help="how long to train, about")
     parser.add_argument("--output", default="demo", help="folder for everything; an earlier demo in it is replaced")
     args = parser.parse_args()
     start, folder = time.time(), Path(args.output)
     clear(folder)
     data, run = folder / "circle2square", folder / "run"
-    amounts = f"--train {PICTURES} --test 12 --max-instances 3"
+    amounts = f"--train {PICTURES} --test 12 --max-instances 2"
     step(f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} {amounts}")
     model = f"{MODEL} --context {args.context}"
     iterations = max(10, int(args.minutes * 60 / seconds_per_iteration(data, model)))

@@ -456,6 +456,38 @@ def test_frozen_networks_compute_no_weight_gradients(network, norm):
     assert_close(frozen[2], trained[2], 1e-5)
 
 
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_earlier_masks_count_like_the_others(norm):
+    """D sees the same, and gives the same gradients, where some masks are handed over apart."""
+    arch = Architecture(ngf=3, ndf=8, n_blocks=0, norm=norm)
+    create(arch)
+    x, a, membership = scene([3, 2])
+    first = [0, 3]
+    others = [i for i in range(5) if i not in first]
+    found = []
+    for apart in (False, True):
+        order = first + others
+        picture, masks, owner = variables(x, a[order], membership[:, order], need_grad=True)
+        inputs, earlier = (picture, masks, owner), None
+        if apart:
+            picture, masks, owner = variables(x, a[others], membership[:, others], need_grad=True)
+            inputs, earlier = (picture, masks, owner), tuple(variables(a[first], membership[:, first]))
+        with nn.parameter_scope("dis_x"):
+            vectors = {n: p.d.copy() for n, p in nn.get_parameters(grad_only=False).items() if n.endswith("/u")}
+            score = discriminator(*inputs, arch, FROZEN, earlier)
+            score.persistent = picture.persistent = True
+            picture.g = masks.g = 0
+            score.forward(clear_no_need_grad=True)
+            value = score.d.copy()
+            score.backward(clear_buffer=True)
+            moved = {n: p.d.copy() for n, p in nn.get_parameters(grad_only=False).items() if n.endswith("/u")}
+            for name, u in vectors.items():
+                nn.get_parameters(grad_only=False)[name].d = u
+        found.append([value, picture.g.copy(), masks.g[-len(others) :].copy(), *moved.values()])
+    for one, other in zip(*found):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5 * np.abs(one).max())
+
+
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_the_smallest_size(layers):
     arch = Architecture(ngf=2, ndf=2, n_blocks=1, n_layers_D=layers)

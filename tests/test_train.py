@@ -636,6 +636,29 @@ def test_a_domain_without_instances_left_contributes_nothing(make_model, in_x, i
     assert losses.keys() == names
 
 
+def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_same():
+    """With layers large enough that the two really run at the same time."""
+    if not cpu_kernels.active():
+        pytest.skip("oneDNN's kernels do not work here")
+    random = np.random.default_rng(0)
+    size = "--loadSizeH 48 --loadSizeW 64 --fineSizeH 48 --fineSizeW 64 --ngf 32 --ndf 32 --n-blocks 1".split()
+    masks = -np.ones((3, 48, 64), np.float32)
+    masks[0, :20, :30] = masks[1, 10:30, 40:60] = masks[2, 30:, 5:20] = 1
+    shown = [random.uniform(-1, 1, (3, 48, 64)).astype(np.float32) for _ in "xy"]
+    batches = {"x": [Sample("x", shown[0], masks)], "y": [Sample("y", shown[1], masks[:2])]}
+    found = []
+    for way in (cpu_kernels.in_turn, cpu_kernels.side_by_side, cpu_kernels.side_by_side):
+        nn.clear_parameters()
+        model = train.InstaGAN(train_args("", size))
+        model.side_by_side = way
+        found.append(([model.step(batches) for _ in range(2)], model.parameters()))
+    for losses, tolerance in zip(zip(found[0][0], found[1][0]), (1e-4, 3e-2)):
+        # after an update of the weights, as in the tests of parity, rounding shows
+        assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    assert found[1][0] == found[2][0]
+    assert all(np.array_equal(value, found[2][1][name]) for name, value in found[1][1].items())
+
+
 def test_losses_of_an_iteration_are_means_over_their_passes(make_model, monkeypatch):
     model, passes = make_model(), []
     for part in ("update_generators", "update_discriminators"):

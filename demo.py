@@ -37,7 +37,7 @@ def main() -> None:
     """Run the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="where to compute")
-    parser.add_argument("--minutes", type=real(zero=False), default=3.8, help="how long to train, about")
+    parser.add_argument("--minutes", type=real(zero=False), default=4.0, help="how long to train, about")
     parser.add_argument("--output", default="demo", help="folder for everything; an earlier demo in it is replaced")
     args = parser.parse_args()
     start, folder = time.time(), Path(args.output)

@@ -7,8 +7,12 @@ the bottom up: the binding of the few C calls needed, layouts and primitives mad
 instance normalization on them, and `Layer`, the NNabla function of a whole layer: reflection padding, convolution or
 deconvolution, instance normalization, activation and skip connection, forward and backward.
 
-oneDNN is fastest in blocked layouts of its own choosing (channels in groups of 16), so a layer reorders its input
-when it pads it, stays blocked to its end, and hands out plain NCHW: the rest of NNabla never sees another layout.
+oneDNN is fastest in blocked layouts (channels in groups of 8 or 16), so layers hand these to each other: in variables
+of the shape NCHW that only another layer, or `unblock`, may read. `layers.Blocked` sees to that.
+
+Two threads may train side by side (`side_by_side`). NNabla is used by the one that holds `_NNABLA`; without it a thread
+works on addresses only, with primitives and scratch memory of its own. Gradients that both add to are added to under
+`_GRADIENTS`, which is taken after `_NNABLA`, if both are held, and never the other way round.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from errors import UserError
 
@@ -892,10 +896,16 @@ class Layer(_Function):
         super().__init__(ctx)
         self._description, self._roles, self._of_thread = description, roles, {}
         self._differentiable, self._for_weights = any(wanted[:2]), wanted[1]
-        plans = [plan for plan, _ in self._parts()]
-        self._shape, self._kept = description.geometry.y, sum(p.kept for p in plans) if self._differentiable else 0
-        self._needs, self._needs_y = plans[0].needs, plans[0].needs_y
-        self._products = description.geometry.products
+        self._shape, self._products = description.geometry.y, description.geometry.products
+        self._needs, self._needs_y, kept = self._contract(self._parts())
+        self._kept = kept if self._differentiable else 0
+
+    @staticmethod
+    def _contract(parts: List[Tuple[_Plan, Dict[str, int]]]) -> Tuple[Set[Tuple[int, int]], bool, int]:
+        """What NNabla was told: which inputs and outputs the gradients need, and the bytes that are kept."""
+        plans = [plan for plan, _ in parts]
+        needs = set().union(*(plan.needs for plan in plans))
+        return needs, any(plan.needs_y for plan in plans), sum(plan.kept for plan in plans)
 
     def _parts(self) -> List[Tuple[_Plan, Dict[str, int]]]:
         """This thread's plans for a few samples at a time, with the offsets in bytes of these in each tensor.
@@ -910,6 +920,9 @@ class Layer(_Function):
                 plan = _plan(self._description.of(min(_SAMPLES, batch - start)), self._for_weights)
                 parts.append((plan, {"x": start * x, "y": start * y, "skip": start * y, "kept": kept}))
                 kept += plan.kept
+            known = next(iter(self._of_thread.values()), parts)
+            if self._contract(parts) != self._contract(known):
+                raise RuntimeError("oneDNN lays out a layer otherwise for another number of threads")
             self._of_thread[thread] = parts
         return self._of_thread[thread]
 
@@ -960,13 +973,24 @@ class Layer(_Function):
         y, dy = self._read(outputs[0].data), self._read(outputs[0].grad)
         kept = self._read(outputs[1].data) if self._kept else 0
         with _outside_nnabla(self._products):
-            for i, (plan, at) in enumerate(self._parts()):
-                # each part adds to the gradients of parameters, to which it has its share
-                own = {
-                    role: (address + at.get(role, 0), add or (i > 0 and role in ("w", "b")))
-                    for role, (address, add) in wanted.items()
-                }
+            sums = self._sums({role: v.size for role, v in zip(self._roles, inputs) if role in wanted})
+            for plan, at in self._parts():
+                own = {role: (address + at.get(role, 0), add) for role, (address, add) in wanted.items()}
+                own.update({role: (total.ctypes.data, True) for role, total in sums.items()})
                 plan.backward(x + at["x"], w, y + at["y"], dy + at["y"], kept and kept + at["kept"], own)
+            for role, total in sums.items():
+                address, add = wanted[role]
+                with _GRADIENTS:
+                    gradient = _view(address, total.shape)
+                    np.add(gradient, total, out=gradient) if add else np.copyto(gradient, total)
+
+    def _sums(self, sizes: Dict[str, int]) -> Dict[str, np.ndarray]:
+        """Where several parts add up their gradients of parameters, so that the whole layer adds one term to them.
+
+        Between the terms of a part and the next the other lane's could come, and the sum would depend on when.
+        """
+        several = len(self._parts()) > 1
+        return {role: np.zeros(sizes[role], np.float32) for role in ("w", "b") if several and role in sizes}
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
         """The gradient of x needs w, that of w needs x unless its padded copy is kept."""
@@ -1233,7 +1257,8 @@ class _outside_nnabla:
 
 @lru_cache(maxsize=None)
 def _lanes() -> List[ThreadPoolExecutor]:
-    return [ThreadPoolExecutor(1, initializer=_become_lane, initargs=(_threads() // 2,)) for _ in range(2)]
+    shares = (_threads() + 1) // 2, _threads() // 2
+    return [ThreadPoolExecutor(1, initializer=_become_lane, initargs=(share,)) for share in shares]
 
 
 def _become_lane(threads: int) -> None:
@@ -1247,7 +1272,8 @@ def side_by_side(tasks: Sequence[Callable[[], Any]]) -> List[Any]:
     Two tasks on half of the threads each are faster than one after the other on all of them: what Python and NNabla
     do between the kernels is done by one thread, while the other one computes. NNabla is not made for two threads, so
     a task has it to itself until one of the kernels here runs. The tasks may read the same parameters and add to
-    the same gradients: of two terms, the sum does not depend on the order.
+    the same gradients, each of them once: of two terms, the sum does not depend on the order.
+    Not to be nested. Measured on 2 cores only.
     """
     if len(tasks) < 2 or _threads() < 2:
         return in_turn(tasks)
@@ -1266,7 +1292,7 @@ def in_turn(tasks: Sequence[Callable[[], Any]]) -> List[Any]:
     return [task() for task in tasks]
 
 
-_state = {"active": False}
+_state: Dict[str, Any] = {"active": False, "blas": None}
 
 
 def active() -> bool:
@@ -1283,6 +1309,9 @@ def configure(choice: str) -> str:
         UserError: where oneDNN is asked for and cannot be had.
     """
     _state["active"] = False
+    if _state["blas"]:
+        _state["blas"].restore_original_limits()
+    _state["blas"] = None
     on_cpu = any(backend.startswith("cpu") for backend in nn.get_current_context().backend)
     if not on_cpu:
         if choice == "onednn":
@@ -1295,7 +1324,7 @@ def configure(choice: str) -> str:
     if problem:
         return f"CPU kernels: NNabla's own ({problem})"
     # NumPy's products are small here, and the threads that help with them go on to spin for a while, on all cores
-    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    _state["blas"] = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
     return f"CPU kernels: oneDNN {'.'.join(map(str, _library().version))}, {'AVX-512' if _block() == 16 else 'AVX2'}"
 
 

@@ -132,7 +132,9 @@ def discriminator(
     with nn.parameter_scope("feature_mask"):
         ends = np.cumsum([part.shape[0] for part in parts]).tolist()
         columns = [owned[:, end - part.shape[0] : end] if earlier else owned for part, end in zip(parts, ends)]
-        masks = sum(map(_sum_over_instances, _features(parts, arch, mode), columns))
+        masks, *more = map(_sum_over_instances, _features(parts, arch, mode), columns)
+        for others in more:
+            masks = masks + others
     with nn.parameter_scope("classifier"):
         channels = 2 * arch.ndf * min(2**arch.n_layers_D, 8)
         (h,) = _judging_layer([F.concatenate(picture, masks, axis=1)], "1", channels, 1, arch, mode)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure speed and memory on a CPU: NNabla's own kernels, this project's, and PyTorch, in turn on the same machine.
 
-    python benchmarks/cpu.py                                # layers, generator, training step; half an hour
+    python benchmarks/cpu.py                                # layers, generator, training step; 6 minutes
     python benchmarks/cpu.py --torch-python ~/torch/bin/python
     python benchmarks/cpu.py --what instances               # memory and time against the number of instances
 
@@ -27,7 +27,7 @@ from typing import Any, Callable, Dict, List, Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import run_main  # noqa: E402
+from errors import UserError, run_main  # noqa: E402
 
 import matplotlib  # noqa: E402
 import nnabla as nn  # noqa: E402
@@ -62,7 +62,10 @@ class Worker:
         """Do the work of a case once."""
         self._process.stdin.write(json.dumps(case) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise UserError(f"{' '.join(self._process.args)} stopped with exit code {self._process.wait()}")
+        return json.loads(answer)
 
     def close(self) -> None:
         """End the process."""

@@ -210,7 +210,7 @@ def test_two_tasks_side_by_side_are_as_one_after_the_other():
     for v in (w, w2, b, b2):
         v.d = rng.normal(size=v.shape) * 0.1
     graphs = []
-    for shape in ((1, 32, 24, 16), (2, 32, 12, 20)):
+    for shape in ((1, 32, 48, 48), (9, 32, 24, 16)):
         x = nn.Variable(shape)
         x.d = rng.normal(size=shape)
         h = layers.convolution(x, w, b, reflect=1, activation="relu")

@@ -163,6 +163,7 @@ class _Arena(threading.local):
 # nnabla.nnabla first: 7000 searches of the disk in a training step. It finds NNabla now.
 sys.modules.setdefault("nnabla.nnabla", nn)
 
+
 class _Team(threading.local):
     """How many threads the kernels that this thread calls may use, and whether it is a lane (see `side_by_side`)."""
 
@@ -540,6 +541,7 @@ class _FewOutputs:
         total[...] = columns[0]
 
     def backward(self, x: int, w: int, dy: int, dx: int, dw: int, accumulate: bool) -> None:
+        """As that of `_Convolution`."""
         plain = _ARENA.take(self._t.nbytes)
         t, gradient = _view(plain, self._t_shape), _view(dy, self.geometry.y)
         t[...] = 0

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -33,7 +30,9 @@ import matplotlib  # noqa: E402
 import nnabla as nn  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
+from worker import serve  # noqa: E402
 
+import atomic  # noqa: E402
 import context  # noqa: E402
 import cpu_kernels  # noqa: E402
 import layers  # noqa: E402
@@ -53,7 +52,7 @@ COUNTS = (1, 2, 4, 8, 16, 32)
 
 
 class Worker:
-    """A process that measures, as `serve` and `pytorch_twin.py` do: a case as JSON in, {"seconds", "memory"} out."""
+    """A process that runs `worker.serve`."""
 
     def __init__(self, command: List[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -84,7 +83,9 @@ def main() -> int:
     parser.add_argument("--worker", choices=["onednn", "nnabla"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        serve(args.worker)
+        context.set_context("cpu")
+        cpu_kernels.configure(args.worker)
+        serve(work_of)
         return 0
     commands = {name: [sys.executable, __file__, "--worker", name] for name in ("nnabla", "onednn")}
     if args.torch_python:
@@ -102,7 +103,7 @@ def speed(commands: Dict[str, List[str]], args: argparse.Namespace) -> None:
     found: Dict[str, Dict[str, Dict[str, float]]] = {}
     for name, case in tqdm(cases.items(), desc="measuring", unit="case"):
         found[name] = measure(case, commands, args.rounds, args.patience)
-    (args.output / "cpu.json").write_text(json.dumps({"cases": cases, "found": found}, indent=1) + "\n")
+    atomic.write_text(args.output / "cpu.json", json.dumps({"cases": cases, "found": found}, indent=1) + "\n")
     print(layer_table(cases, found))
     print(step_table(found))
 
@@ -128,11 +129,11 @@ def measure(case: Case, commands: Dict[str, List[str]], rounds: int, patience: f
 
 def layer_cases() -> Dict[str, Case]:
     """Each shape of layer that G and D have at 96x64, ngf 32, one picture and mask; forward and backward."""
-    seen: Counter = Counter()
+    seen: Dict[str, None] = {}
     original = models.convolution
 
     def record(x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable] = None, **how: Any) -> Any:
-        seen[json.dumps({"x": x.shape, "w": w.shape, **how})] += 1
+        seen[json.dumps({"x": x.shape, "w": w.shape, **how})] = None
         return original(x, w, b, skip=skip, **how)
 
     cpu_kernels.configure("nnabla")
@@ -173,25 +174,33 @@ def layer_table(cases: Dict[str, Case], found: Dict[str, Dict[str, Dict[str, flo
     }
     peak = max(rate["onednn"] for rate in rates.values())
     names = list(next(iter(rates.values())))
-    lines = ["| layer | " + " | ".join(f"{who}: ms, GFLOP/s" for who in names) + " | share of the best |"]
-    lines.append("|---" * (len(names) + 2) + "|")
+    rows = [["layer", *(f"{who}: ms, GFLOP/s" for who in names), "share of the best"]]
     for name, rate in rates.items():
         cells = [f"{found[name][who]['seconds'] * 1e3:.2f}, {rate[who]:.0f}" for who in names]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {rate['onednn'] / peak:.0%} |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, *cells, f"{rate['onednn'] / peak:.0%}"])
+    return table(rows)
 
 
 def step_table(found: Dict[str, Dict[str, Dict[str, float]]]) -> str:
     """Seconds and memory of the generator and the steps, and the ratio to PyTorch."""
     names = list(found[next(iter(STEPS))])
-    lines = ["| | " + " | ".join(f"{who}: s, GB" for who in names) + " | onednn / pytorch |"]
-    lines.append("|---" * (len(names) + 2) + "|")
+    rows = [["", *(f"{who}: s, GB" for who in names), "onednn / pytorch"]]
     for name in STEPS:
         of = found[name]
         ratio = f"{of['onednn']['seconds'] / of['pytorch']['seconds']:.2f}" if "pytorch" in of else ""
-        cells = [f"{of[who]['seconds']:.2f}, {of[who]['memory'] / 1e9:.2f}" for who in names]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {ratio} |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, *(cost(of[who]) for who in names), ratio])
+    return table(rows)
+
+
+def cost(figures: Dict[str, float]) -> str:
+    """Seconds and GB."""
+    return f"{figures['seconds']:.2f}, {figures['memory'] / 1e9:.2f}"
+
+
+def table(rows: List[List[str]]) -> str:
+    """Rows of cells in Markdown; the first one is the header."""
+    header, *lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([header, "|---" * len(rows[0]) + "|", *lines]) + "\n"
 
 
 def instances(command: List[str], args: argparse.Namespace) -> None:
@@ -204,12 +213,10 @@ def instances(command: List[str], args: argparse.Namespace) -> None:
             answers = [worker.ask({"what": "step", **NETWORK, "n": count, "ins_per": ins_per}) for _ in range(3)]
             worker.close()
             of[count] = {"seconds": min(a["seconds"] for a in answers), "memory": answers[-1]["memory"]}
-    (args.output / "instances.json").write_text(json.dumps(found, indent=1) + "\n")
+    atomic.write_text(args.output / "instances.json", json.dumps(found, indent=1) + "\n")
     plot(found, args.output / "instances.png")
-    print("| instances | " + " | ".join(f"{kind}: s, GB" for kind in found) + " |\n|---|---|---|")
-    for count in COUNTS:
-        cells = [f"{of[count]['seconds']:.2f}, {of[count]['memory'] / 1e9:.2f}" for of in found.values()]
-        print(f"| {count} | " + " | ".join(cells) + " |")
+    header = ["instances", *(f"{kind}: s, GB" for kind in found)]
+    print(table([header, *([f"{count}", *(cost(of[count]) for of in found.values())] for count in COUNTS)]))
 
 
 def plot(found: Dict[str, Dict[int, Dict[str, float]]], path: Path) -> None:
@@ -226,23 +233,6 @@ def plot(found: Dict[str, Dict[int, Dict[str, float]]], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=100)
-
-
-def serve(kernels: str) -> None:
-    """Answer cases on stdin, for as long as they are the same with the same networks."""
-    context.set_context("cpu")
-    cpu_kernels.configure(kernels)
-    last, work = "", None
-    for line in sys.stdin:
-        if line != last:
-            last, work = line, work_of(json.loads(line))
-        times, start = 0, time.perf_counter()
-        while not times or time.perf_counter() - start < 0.1:
-            work()
-            times += 1
-        seconds = (time.perf_counter() - start) / times
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "memory": memory}), flush=True)
 
 
 def work_of(case: Case) -> Callable[[], Any]:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks and the training step of this project once more, in plain PyTorch, to measure against (see cpu.py).
 
-It is run by a Python that has PyTorch, reads a case as JSON from each line of its input, does its work,
-small ones for 0.1 s, and answers with a line of JSON: {"seconds": mean, "memory": peak in bytes}. A line that is as the
-last one goes on with the same networks.
+It is run by a Python that has PyTorch, and does as `worker.serve` says what a case on its input asks for:
 
     {"what": "layer", "x": [1, 128, 24, 16], "w": [128, 128, 3, 3], "stride": 1, "pad": 0, "reflect": 1,
      "transposed": false, "normalize": true, "activation": "relu"}
@@ -12,15 +10,12 @@ last one goes on with the same networks.
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
-import time
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
+from worker import serve
 
 ACTIVATIONS = {"": nn.Identity, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
 
@@ -206,21 +201,6 @@ def work_of(case: Dict[str, Any]) -> Callable[[], Any]:
     return lambda: model.step({"x": picture, "y": picture})
 
 
-def main() -> None:
-    """Answer the cases on stdin."""
-    torch.manual_seed(0)
-    last, work = "", None
-    for line in sys.stdin:
-        if line != last:
-            last, work = line, work_of(json.loads(line))
-        times, start = 0, time.perf_counter()
-        while not times or time.perf_counter() - start < 0.1:
-            work()
-            times += 1
-        seconds = (time.perf_counter() - start) / times
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "memory": memory}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    torch.manual_seed(0)
+    serve(work_of)

@@ -120,6 +120,12 @@ def architecture(args: argparse.Namespace) -> Architecture:
     return Architecture(args.ngf, args.ndf, args.n_blocks, args.n_layers_D, args.norm)
 
 
+def instances_per_pass(args: argparse.Namespace) -> int:
+    """The instances in one pass of the sequential mini-batch that train.py's arguments ask for; 0 where no masks are
+    to be used (`--ins-max 0`)."""
+    return args.ins_per if args.ins_max else 0
+
+
 def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dataroot", default="datasets/jeans2skirt_ccp", help="data set folder with train{A,B} and train{A,B}_seg")
@@ -128,7 +134,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--fineSizeW", type=whole(1), default=200, help="width of the random crop to train on, a multiple of 4")
     add("--fineSizeH", type=whole(1), default=300, help="height of the random crop to train on, a multiple of 4")
     add("--no-flip", action="store_true", help="do not mirror half of the pictures")
-    add("--ins-max", type=whole(1), default=4, help="use at most this many instances of a picture, the largest ones")
+    add(
+        "--ins-max",
+        type=whole(0),
+        default=4,
+        help="use at most this many instances of a picture, the largest ones; 0 trains a plain CycleGAN, without masks",
+    )
     add("--ins-per", type=whole(1), default=2, help="instances in one pass of the sequential mini-batch")
     add("--set-order", choices=("decreasing", "random"), default="decreasing", help="order of a picture's instances")
 

@@ -33,7 +33,12 @@ def select(masks: np.ndarray, ins_max: int | None, set_order: str, rng: np.rando
 
 
 def mini_batches(count: int, ins_per: int) -> List[slice]:
-    """Cut `count` instances into the passes of the sequential mini-batch, `ins_per` each (paper, section 2.3)."""
+    """Cut `count` instances into the passes of the sequential mini-batch, `ins_per` each (paper, section 2.3).
+
+    `ins_per` 0 is translation without masks, as in CycleGAN: one pass, of no instance, whatever there is.
+    """
+    if ins_per == 0:
+        return [slice(0, 0)]
     return [slice(i, min(i + ins_per, count)) for i in range(0, count, ins_per)]
 
 

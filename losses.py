@@ -23,11 +23,14 @@ def set_l1_loss(
     """L1 between (picture, masks) and (picture, masks): cycle consistency and identity mapping (equations 3 and 4).
 
     The mean is over all 3 + `slots` channels of each picture, where `slots` is the number of mask slots of a
-    mini-batch (`ins_per`). Empty slots are the same on both sides, so they add nothing to the sum but do count.
+    mini-batch (`ins_per`). Empty slots are the same on both sides, so they add nothing to the sum but do count. With
+    0 slots the pictures alone are compared, as in CycleGAN.
     """
     (x, a), (x2, a2) = real, other
     batch, channels, height, width = x.shape
-    total = F.sum(F.absolute_error(x, x2)) + F.sum(F.absolute_error(a, a2))
+    total = F.sum(F.absolute_error(x, x2))
+    if slots:
+        total = total + F.sum(F.absolute_error(a, a2))
     return total / (batch * (channels + slots) * height * width)
 
 

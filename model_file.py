@@ -60,12 +60,7 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
         UserError: where either file is missing or is not what it should be.
     """
     path = Path(path)
-    try:
-        parameters: Dict[str, np.ndarray] = {}
-        with h5py.File(path, "r") as f:
-            f.visititems(lambda name, item: parameters.update({name: item[()]}) if hasattr(item, "shape") else None)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"{path} is not a readable .h5 model ({error}); give a file that train.py wrote") from None
+    parameters = read_parameters(path)
     config_path = path.with_suffix(".json")
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -78,6 +73,21 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
     return parameters, config
+
+
+def read_parameters(path: str | Path) -> Dict[str, np.ndarray]:
+    """All arrays of a .h5 file by full name.
+
+    Raises:
+        UserError: where it is missing or cannot be read.
+    """
+    parameters: Dict[str, np.ndarray] = {}
+    try:
+        with h5py.File(path, "r") as f:
+            f.visititems(lambda name, item: parameters.update({name: item[()]}) if hasattr(item, "shape") else None)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path} is not a readable .h5 model ({error}); give a file that train.py wrote") from None
+    return parameters
 
 
 def architecture_of(config: Config) -> Architecture:

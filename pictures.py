@@ -74,7 +74,7 @@ def read_picture(path: str | Path, size: Tuple[int, int] | None = None) -> np.nd
     image = _open(path)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray((_unit_range(image, path) * 255).round().astype(np.uint8))
-    return np.asarray(_resized(image.convert("RGB"), size))
+    return np.asarray(resized(image.convert("RGB"), size))
 
 
 def read_mask(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarray:
@@ -90,7 +90,7 @@ def read_mask(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarr
         # transparent white is not part of the instance
         rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
         level = rgba[..., :3].mean(axis=2) * rgba[..., 3]
-    return np.asarray(_resized(Image.fromarray(level.astype(np.float32)), size)) > 0.5
+    return np.asarray(resized(Image.fromarray(level.astype(np.float32)), size)) > 0.5
 
 
 def read_masks(paths: Sequence[Path], size: Tuple[int, int]) -> np.ndarray:
@@ -138,7 +138,8 @@ def _unit_range(image: Image.Image, path: str | Path) -> np.ndarray:
     return np.clip(values / (1.0 if image.mode == "F" and values.max() <= 1 else 65535.0), 0, 1)
 
 
-def _resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:
+def resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:
+    """Resize (bicubic) to `size` = (height, width); None leaves it as it is."""
     if size is None or image.size == (size[1], size[0]):
         return image
     return image.resize((size[1], size[0]), Image.BICUBIC)

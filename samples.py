@@ -14,6 +14,7 @@ import numpy as np
 
 import instances
 import pictures
+from args import instances_per_pass
 from models import GENERATORS, Architecture
 from pictures import Item
 from translate import Translator
@@ -33,7 +34,7 @@ class SampleGrid:
     ) -> None:
         self.size = (args.fineSizeH, args.fineSizeW)
         self.chosen: List[List[Tuple[np.ndarray, np.ndarray]]] = []
-        self.translators = [Translator(network, arch, args.ins_per) for network in GENERATORS.values()]
+        self.translators = [Translator(network, arch, instances_per_pass(args)) for network in GENERATORS.values()]
         for letter, items in zip("AB", training.values()):
             with suppress(UserError):
                 items = [i for i in pictures.find_items(args.dataroot, "test", letter) if i.masks] or items

@@ -31,7 +31,8 @@ class SequentialTranslation:
     """How far a batch of pictures has come. `pictures` and `translated` are the results so far.
 
     Give it B pictures (3, H, W) and the masks (N_b, H, W) of each, in the order to translate them; then, as long as
-    `remaining`, translate its `mini_batch()` and hand the result to `advance`.
+    `remaining`, translate its `mini_batch()` and hand the result to `advance`. With `ins_per` 0 the pictures alone are
+    translated, in one pass.
     """
 
     def __init__(self, pictures: Sequence[np.ndarray], masks: Sequence[np.ndarray], ins_per: int) -> None:
@@ -63,6 +64,8 @@ class SequentialTranslation:
         who = self.remaining
         for i, picture, own in zip(who, pictures, instances.unpack(masks, membership)):
             self.pictures[i] = picture
-            self.translated[i] = np.concatenate([self.translated[i], own])
+            # where there was no instance, `pack` had put in an empty mask
+            count = len(self._masks[i][self._passes[i][self._pass]])
+            self.translated[i] = np.concatenate([self.translated[i], own[:count]])
         self._pass += 1
         return [(self.pictures[i], self.translated[i]) for i in who]

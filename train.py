@@ -32,7 +32,7 @@ import cpu_kernels
 import instances
 import model_file
 import pictures
-from args import architecture, train_args
+from args import architecture, instances_per_pass, train_args
 from data_source import DataIterator, DomainSource, Sample
 from image_pool import ImagePool
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
@@ -82,7 +82,7 @@ class InstaGAN:
     """The four networks with their solvers and image pools, and one training iteration (paper, section 2.3)."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.arch = args, architecture(args)
+        self.args, self.arch, self.ins_per = args, architecture(args), instances_per_pass(args)
         create_parameters(self.arch, np.random.RandomState(args.seed))
         self.solvers = {name: self._solver(name) for name in NETWORKS}
         self.set_learning_rate(epoch=0)
@@ -102,7 +102,7 @@ class InstaGAN:
         Returns the losses, weighted as in the total, each the mean over the passes in which it existed.
         """
         progress = {
-            domain: SequentialTranslation([s.picture for s in batch], [s.masks for s in batch], self.args.ins_per)
+            domain: SequentialTranslation([s.picture for s in batch], [s.masks for s in batch], self.ins_per)
             for domain, batch in batches.items()
         }
         seen = defaultdict(list)
@@ -199,18 +199,22 @@ class InstaGAN:
         owner = nn.Variable((pictures, masks))
         with nn.parameter_scope(f"gen_{source}2{target}"):
             y, b = generator(x, a, owner, self.arch)
+        if not self.ins_per:
+            b = a
         with nn.parameter_scope(f"gen_{target}2{source}"):
             reconstructed, identity = generator_twice((y, b), (x, a), owner, self.arch)
         with nn.parameter_scope(f"dis_{target}"):
             score = discriminator(y, b, owner, self.arch, FROZEN, (b_earlier, owner_earlier) if earlier else None)
 
-        args, slots = self.args, self.args.ins_per
+        args, slots = self.args, self.ins_per
         losses = {
             f"generator_loss_{target}": lsgan_loss(score, 1.0),
             f"reconstruction_loss_{source}": args.lambda_cyc * set_l1_loss((x, a), reconstructed, slots),
             f"identity_mapping_loss_{source}": args.lambda_idt * set_l1_loss((x, a), identity, slots),
-            f"context_preserving_loss_{source}": args.lambda_ctx * context_preserving_loss(x, a, y, b, owner),
         }
+        if self.ins_per:
+            context_loss = context_preserving_loss(x, a, y, b, owner)
+            losses[f"context_preserving_loss_{source}"] = args.lambda_ctx * context_loss
         for variable in (y, b, *losses.values()):
             variable.persistent = True
         total = sum(losses.values())
@@ -359,8 +363,8 @@ class Run:
 
     def save_model(self) -> None:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
-        names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_per ins_max set_order".split()
-        more = {name: getattr(self.args, name) for name in names}
+        names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_max set_order".split()
+        more = {"ins_per": self.model.ins_per, **{name: getattr(self.args, name) for name in names}}
         config = model_file.model_config(self.model.arch, iteration=self.iteration, networks=sorted(NETWORKS), **more)
         path = self.model_folder / f"params_{self.iteration:06d}.h5"
         model_file.save_model(path, self.model.parameters(), config)

@@ -40,6 +40,8 @@ Translated = Tuple[np.ndarray, np.ndarray]
 class Translator:
     """Runs one generator over any number of instances, with the graph of `ins_per` instances only.
 
+    `ins_per` 0 is for a model trained without masks (`--ins-max 0`): it translates the picture alone, gives no masks.
+
     The generator's parameters are those in NNabla's current scope; `network` is "gen_x2y" or "gen_y2x".
     """
 
@@ -187,7 +189,19 @@ def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, in
     model_file.set_parameters(parameters, [network], path)
     args.set_order = args.set_order or config["set_order"]
     print(f"model: {path}, {args.direction} at {size[0]}x{size[1]} (height x width)")
-    return Translator(network, arch, args.ins_per or config["ins_per"]), size
+    if not config["ins_per"]:
+        print("it was trained without masks (--ins-max 0): whole pictures are translated")
+    return Translator(network, arch, config["ins_per"] and (args.ins_per or config["ins_per"])), size
+
+
+def read_instances(
+    item: Item, translator: Translator, size: Tuple[int, int], args: argparse.Namespace, rng: np.random.Generator
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture (3, H, W), all its masks (N, H, W), both in [-1, 1], and the indices of those to translate in order."""
+    picture = pictures.to_network(pictures.read_picture(item.image, size))
+    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), size))
+    ins_max = args.ins_max if translator.ins_per else 0
+    return picture, masks, instances.select(masks, ins_max, args.set_order, rng)
 
 
 def translate_item(
@@ -199,13 +213,11 @@ def translate_item(
     results: Results,
 ) -> None:
     """Translate one picture's instances and put the result into `results`; says what was left alone and why."""
-    picture = pictures.to_network(pictures.read_picture(item.image, size))
-    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), size))
-    chosen = instances.select(masks, args.ins_max, args.set_order, rng)
+    picture, masks, chosen = read_instances(item, translator, size, args, rng)
     numbers = [list(item.masks)[i] for i in chosen]
-    if not numbers:
+    if translator.ins_per and not numbers:
         tqdm.write(f"{item.name}: no instance ({len(masks)} masks, all empty); the picture is left as it is")
-    elif len(numbers) < len(masks):
+    elif translator.ins_per and len(numbers) < len(masks):
         others = [
             f"{item.name}_{n} ({'empty' if empty else 'beyond --ins-max'})"
             for n, empty in zip(item.masks, instances.areas(masks) == 0)

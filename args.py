@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of train.py and translate.py, checked before anything starts."""
+"""The command lines of train.py, translate.py and evaluate.py, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -113,6 +113,26 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
     if args.dataroot is not None and args.masks:
         raise UserError("--masks goes with --image; the masks of a --dataroot are in its PHASE{A,B}_seg folders")
     return args
+
+
+def evaluate_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of evaluate.py.
+
+    Raises:
+        UserError: where arguments are wrong.
+    """
+    parser = Parser(description)
+    add = parser.add_argument_group("what to evaluate").add_argument
+    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    add("--dataroot", required=True, help="data set folder; its training pictures teach the classifier")
+    add("--phase", default="test", help="which pictures to translate; they need masks")
+    add("--direction", choices=("both", "AtoB", "BtoA"), default="both", help="which domain into which")
+    add("--output", default="evaluation", help="folder for metrics.json, metrics.md, index.html and pictures")
+    add("--overwrite", action="store_true", help="replace the evaluation that is already in --output")
+    add("--inception", default=None, help="Inception-v3.nnp of NNabla, for FID and KID (default: its own place)")
+    _add_how_to_translate(parser.add_argument_group("how"))
+    _add_context(parser.add_argument_group("device"))
+    return parser.parse_args(argv)
 
 
 def architecture(args: argparse.Namespace) -> Architecture:

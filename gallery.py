@@ -21,6 +21,10 @@ div.cells { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; flex: 1 1 10rem; max-width: 20rem; }
 figure img { width: 100%; image-rendering: auto; border-radius: 4px; display: block; }
 figure.wide { flex-basis: 22rem; max-width: 36rem; }
+div.table { overflow-x: auto; }
+table { border-collapse: collapse; background: #fff; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
 figcaption { font-size: .85rem; color: #666; }
 """
 
@@ -35,12 +39,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph below it (may be empty), and rows; `wide` shows its pictures larger."""
+    """A heading, a paragraph below it (may be empty), a table whose first row is its header, and rows of pictures;
+    `wide` shows these larger."""
 
     heading: str
     text: str
     rows: Sequence[Row]
     wide: bool = False
+    table: Sequence[Sequence[str]] = ()
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
@@ -50,6 +56,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
         body.append(f"<h2>{escape(section.heading)}</h2>")
         if section.text:
             body.append(f"<p>{escape(section.text)}</p>")
+        body += _table(section.table)
         body += [_row(row, section.wide) for row in section.rows]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -59,6 +66,17 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
         + "\n</body></html>\n"
     )
     atomic.write_text(path, page)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Lines of HTML; none for an empty table."""
+    if not rows:
+        return []
+    header, *lines = (
+        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        for tag, cells in zip(["th", *["td"] * len(rows)], rows)
+    )
+    return [f'<div class="table"><table><thead>{header}</thead>', *lines, "</table></div>"]
 
 
 def _row(row: Row, wide: bool) -> str:

@@ -45,8 +45,8 @@ class SampleGrid:
         """Translate the pictures and write the grid as a PNG."""
         columns = []
         for translator, chosen in zip(self.translators, self.chosen):
-            columns.append(_stack([_row(translator, picture, masks) for picture, masks in chosen], axis=0))
-        pictures.write_png(path, _stack(columns, axis=1, gap=3 * GAP))
+            columns.append(stack([_row(translator, picture, masks) for picture, masks in chosen], axis=0))
+        pictures.write_png(path, stack(columns, axis=1, gap=3 * GAP))
 
     def _read(self, item: Item, ins_max: int) -> Tuple[np.ndarray, np.ndarray]:
         picture = pictures.to_network(pictures.read_picture(item.image, self.size))
@@ -58,10 +58,10 @@ def _row(translator: Translator, picture: np.ndarray, masks: np.ndarray) -> np.n
     shown = []
     for image, shapes in ((picture, masks), translator.translate(picture, masks)):
         shown += [pictures.to_picture(image), pictures.colour_masks(shapes)]
-    return _stack(shown, axis=1)
+    return stack(shown, axis=1)
 
 
-def _stack(images: Sequence[np.ndarray], axis: int, gap: int = GAP) -> np.ndarray:
+def stack(images: Sequence[np.ndarray], axis: int, gap: int = GAP) -> np.ndarray:
     """Put pictures (H, W, 3) beside (axis 1) or below (axis 0) each other with white between them."""
     other = max(image.shape[1 - axis] for image in images)
     parts = []

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how well a model translates: classification score, background, masks, and shapes where the truth is known.
+
+python evaluate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test
+python evaluate.py --model runs/shapes --dataroot datasets/circle2square --direction AtoB --output evaluation_shapes
+
+Each figure stands between two to read it by: what the untouched input gets, and what real pictures of the target get.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from errors import UserError, run_main
+
+import numpy as np
+from tqdm import tqdm
+
+import atomic
+import classifier
+import context
+import inception
+import metrics
+import model_file
+import pictures
+import report
+import shape_truth
+from args import evaluate_args
+from pictures import Item
+from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
+from translate import Translator, load_translator, read_instances
+
+OTHER = {"A": "B", "B": "A"}
+MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
+
+Size = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture x (H, W, 3) uint8 with the masks a (N, H, W) bool of its instances, and what became of them: y, b.
+
+    `spared` (M, H, W) are masks that were left alone; `truth` are the instances of a, where known (`shape_truth`), in
+    a picture of `own_size` (height, width).
+    """
+
+    name: str
+    x: np.ndarray
+    a: np.ndarray
+    y: np.ndarray
+    b: np.ndarray
+    spared: np.ndarray
+    truth: Optional[List[shape_truth.Instance]]
+    own_size: Size
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Looks at pictures with an eye to a domain, "A" or "B": its classifiers, and what instances should be."""
+
+    domain: str
+    of_pictures: classifier.Classifier
+    of_instances: classifier.Classifier
+    target: Optional[shape_truth.Target]
+
+    def look(self, case: Case) -> Tuple[Measured, float]:
+        """Metrics of y and b by themselves, and a number to rank the case by.
+
+        That is the IoU of what is painted with the ideal shape or, where that is not known, how sure the classifier
+        is of the instances.
+        """
+        # where an instance vanished, its old place is looked at
+        places = [new if new.any() else old for old, new in zip(case.a, case.b)]
+        instances = self._sure(self.of_instances, [classifier.instance_crop(case.y, place) for place in places])
+        whole = self._sure(self.of_pictures, [classifier.whole(case.y)])
+        found = {"score_pictures": (whole > 0.5).tolist(), "score_instances": (instances > 0.5).tolist()}
+        rank = float(instances.mean())
+        if case.truth is not None and self.target is not None:
+            found.update(measure_shapes(case, case.truth, self.target))
+            rank = float(np.mean(found["picture_iou"]))
+        return {name: [float(value) for value in values] for name, values in found.items()}, rank
+
+    def _sure(self, of: classifier.Classifier, shown: Sequence[np.ndarray]) -> np.ndarray:
+        is_b = of.probability(np.stack(shown))
+        return is_b if self.domain == "B" else 1 - is_b
+
+
+def measure_changes(case: Case) -> Measured:
+    """Metrics of y and b beside x and a."""
+    untouched = metrics.background(np.concatenate([case.a, case.spared]), case.b)
+    ratios = metrics.area_ratios(case.a, case.b)
+    found = {
+        "background_psnr": [metrics.psnr(case.x, case.y, untouched)],
+        "background_ssim": [metrics.ssim(case.x, case.y, untouched)],
+        "area_ratio": ratios.tolist(),
+        "collapsed": metrics.collapsed(ratios).astype(float).tolist(),
+        "agreement": [metrics.agreement(case.x, case.y, case.a, case.b)],
+    }
+    return {name: [value for value in values if value is not None] for name, values in found.items()}
+
+
+def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_truth.Target) -> Measured:
+    """Metrics of y and b beside the ideal shapes: of the masks, and of what the picture itself shows."""
+    found: Measured = {name: [] for name in ("mask_iou", "mask_shape", "picture_iou", "picture_shape", "colour_error")}
+    for i, (instance, mask) in enumerate(zip(truth, case.b)):
+        ideal = shape_truth.ideal_mask(target.shape, instance, case.own_size, mask.shape)
+        painted = shape_truth.painted_mask(case.y, target.colour, truth, i, case.own_size)
+        for kind, shown in (("mask", mask), ("picture", painted)):
+            is_nearest = shown.any() and shape_truth.nearest_shape(shown, instance, case.own_size) == target.shape
+            found[f"{kind}_iou"].append(metrics.iou(shown, ideal))
+            found[f"{kind}_shape"].append(float(is_nearest))
+        error = shape_truth.colour_error(case.y, ideal, target.colour)
+        found["colour_error"] += [] if error is None else [error]
+    return found
+
+
+class Evaluator:
+    """What the evaluation of both directions shares: the data, the size to work at, the classifiers, Inception."""
+
+    def __init__(self, args: argparse.Namespace, size: Size, network: Optional[inception.LocalInceptionV3]) -> None:
+        self.args, self.size, self.network, self.folder = args, size, network, Path(args.output)
+        self.items = {letter: items_with_masks(args.dataroot, args.phase, letter) for letter in "AB"}
+        self.truths = {letter: shape_truth.read_instances(args.dataroot, args.phase, letter) for letter in "AB"}
+        training = {letter: self._read_training(letter) for letter in "AB"}
+        beside = model_file.find_model(args.model).parent
+        self.of_pictures = classifier.cached(
+            "pictures", beside, {k: np.stack([classifier.whole(p) for p, _ in v]) for k, v in training.items()}
+        )
+        self.of_instances = classifier.cached(
+            "instances",
+            beside,
+            {k: np.stack([classifier.instance_crop(p, m) for p, own in v for m in own]) for k, v in training.items()},
+        )
+        self.reference = {k: network.features([p for p, _ in v]) for k, v in training.items()} if network else {}
+
+    def evaluate(self, direction: str, translator: Translator) -> Evaluation:
+        """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
+        source, target = direction[0], direction[-1]
+        truth = shape_truth.read_instances(self.args.dataroot, "train", target)
+        judge = Judge(target, self.of_pictures, self.of_instances, truth and shape_truth.target_of(truth))
+        rng = np.random.default_rng(self.args.seed)
+        found = Evaluation()
+        shown: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
+        for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
+            case = self.translate(item, source, translator, rng)
+            same = replace(case, y=case.x, b=case.a)
+            looks, found.ranks[item.name] = judge.look(case)
+            found.measured[TRANSLATED][item.name] = {**measure_changes(case), **looks}
+            found.measured[NO_TRANSLATION][item.name] = {**measure_changes(same), **judge.look(same)[0]}
+            shown[TRANSLATED].append(case.y)
+            shown[NO_TRANSLATION].append(case.x)
+            report.write_cells(self.folder, direction, item.name, cells_of(case))
+        for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
+            real = self.case_of(item, target, *read_item(item, self.size))
+            found.measured[REAL][item.name] = judge.look(real)[0]
+            shown[REAL].append(real.y)
+        if self.network:
+            for column, those in shown.items():
+                found.overall[column] = distances(self.network.features(those), self.reference[target])
+        return found
+
+    def translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
+        """Translate the instances of one picture."""
+        picture, masks, chosen = read_instances(item, translator, self.size, self.args, rng)
+        y, b = translator.translate(picture, masks[chosen])
+        if not translator.ins_per:
+            # a model without masks leaves them as they are
+            chosen = np.flatnonzero((masks > 0).any(axis=(1, 2)))
+            b = masks[chosen]
+        case = self.case_of(item, source, pictures.to_picture(picture), masks > 0, chosen)
+        return replace(case, y=pictures.to_picture(y), b=b > 0)
+
+    def case_of(
+        self, item: Item, letter: str, picture: np.ndarray, masks: np.ndarray, chosen: Optional[np.ndarray] = None
+    ) -> Case:
+        """A picture (H, W, 3) uint8 of domain `letter` as it is, with the `chosen` ones (default: all) of its masks."""
+        chosen = np.arange(len(masks)) if chosen is None else chosen
+        truths, truth = self.truths[letter], None
+        if truths is not None:
+            numbers = [list(item.masks)[i] for i in chosen]
+            known = truths.get(item.name, [])
+            truth = [known[n] for n in numbers] if max(numbers) < len(known) else None
+        spared = np.delete(masks, chosen, axis=0)
+        own_size = pictures.read_picture(item.image).shape[:2] if truth is not None else picture.shape[:2]
+        return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
+
+    def notes(self) -> List[str]:
+        """How far the classification score can be trusted."""
+        accuracy = {"whole pictures": self.of_pictures.accuracy, "instance crops": self.of_instances.accuracy}
+        text = " and ".join(f"{value:.1%} of {what}" for what, value in accuracy.items())
+        found = [f"The classifiers are right about {text} that they were not trained on."]
+        for what, value in accuracy.items():
+            if value < classifier.LEAST_ACCURACY:
+                found.append(f"Warning: {value:.1%} is too little for the score of {what} to mean much.")
+        return found
+
+    def _read_training(self, letter: str) -> List[Tuple[np.ndarray, np.ndarray]]:
+        items = items_with_masks(self.args.dataroot, "train", letter)
+        spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
+        bar = tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False)
+        found = [read_item(items[i], self.size) for i in bar]
+        return [(picture, masks) for picture, masks in found if len(masks)]
+
+
+def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
+    """A picture (H, W, 3) uint8 and its masks (N, H, W) bool that are not empty."""
+    masks = pictures.read_masks(list(item.masks.values()), size)
+    return pictures.read_picture(item.image, size), masks[masks.any(axis=(1, 2))]
+
+
+def items_with_masks(root: str, phase: str, letter: str) -> List[Item]:
+    """The pictures of a phase and domain that have masks.
+
+    Raises:
+        UserError: where there are none.
+    """
+    items = [item for item in pictures.find_items(root, phase, letter) if item.masks]
+    if not items:
+        raise UserError(f"no picture in {root}/{phase}{letter} has a mask; give another --phase")
+    return items
+
+
+def cells_of(case: Case) -> List[np.ndarray]:
+    """The pictures of a case, as `report.CELLS` names them."""
+    a, b = (pictures.colour_masks(pictures.masks_to_network(masks)) for masks in (case.a, case.b))
+    change = np.abs(case.x.astype(np.float32) - case.y).mean(axis=2)
+    return [case.x, a, case.y, b, np.repeat(change.round().astype(np.uint8)[..., None], 3, axis=2)]
+
+
+def distances(features: np.ndarray, reference: np.ndarray) -> Dict[str, float]:
+    """FID and KID of two sets of features; nothing where one has a single picture."""
+    if min(len(features), len(reference)) < 2:
+        return {}
+    return {
+        "fid": metrics.frechet_distance(features, reference),
+        "kid": metrics.kernel_distance(features, reference),
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    args = evaluate_args(__doc__)
+    folder = Path(args.output)
+    if (folder / "metrics.json").exists() and not args.overwrite:
+        raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
+    weights = inception.find(args.inception)
+    context.set_up(args)
+    directions = ("AtoB", "BtoA") if args.direction == "both" else (args.direction,)
+    translators = {}
+    for args.direction in directions:
+        translators[args.direction], size = load_translator(args)
+    atomic.make_folder(folder, "--output")
+    evaluator = Evaluator(args, size, inception.LocalInceptionV3(weights) if weights else None)
+    found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
+    accuracy = {"pictures": evaluator.of_pictures.accuracy, "instances": evaluator.of_instances.accuracy}
+    about = {"model": args.model, "dataroot": args.dataroot, "phase": args.phase, "classifier_accuracy": accuracy}
+    print("\n" + report.write(folder, about, found, evaluator.notes()))
+    print(f"open {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    run_main(main)

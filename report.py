@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What evaluate.py found, for people and programs: metrics.json, metrics.md, index.html, and strips of cases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+import atomic
+import gallery
+import pictures
+from samples import stack
+
+NO_TRANSLATION, TRANSLATED, REAL = COLUMNS = ("no translation", "translated", "real target pictures")
+SHOWN = 4  # best, median and worst cases of a direction, each
+STRIP = 2  # of these in the strip
+# by the name in metrics.json: what it is called, and how it is written
+METRICS = {
+    "score_pictures": ("classification score, whole pictures", "{:.1%}"),
+    "score_instances": ("classification score, instance crops", "{:.1%}"),
+    "background_psnr": ("background PSNR, dB", "{:.1f}"),
+    "background_ssim": ("background SSIM", "{:.3f}"),
+    "area_ratio": ("area of the new mask / of the old", "{:.2f}"),
+    "collapsed": ("masks that vanished or grew over 4 times", "{:.1%}"),
+    "agreement": ("masks and what changed agree, IoU", "{:.3f}"),
+    "mask_iou": ("mask: IoU with the ideal shape", "{:.3f}"),
+    "mask_shape": ("mask: nearest to the target shape", "{:.1%}"),
+    "picture_iou": ("picture: IoU of what is painted with the ideal shape", "{:.3f}"),
+    "picture_shape": ("picture: what is painted is nearest to the target shape", "{:.1%}"),
+    "colour_error": ("colour error, of 255", "{:.1f}"),
+    "fid": ("FID, NNabla's Inception-v3", "{:.1f}"),
+    "kid": ("KID, NNabla's Inception-v3", "{:.4f}"),
+}
+CELLS = ("input", "its masks", "translated", "translated masks", "change")
+
+Measured = Dict[str, List[float]]
+
+
+@dataclass
+class Evaluation:
+    """One direction: the measured values of each picture, by column and the picture's name, figures of all pictures
+    together (FID), and a number to rank each translation by."""
+
+    measured: Dict[str, Dict[str, Measured]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
+    overall: Dict[str, Dict[str, float]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
+    ranks: Dict[str, float] = field(default_factory=dict)
+
+    def summary(self, column: str) -> Dict[str, Dict[str, Any]]:
+        """By metric, the mean of all values of a column, its standard error, and the number of values.
+
+        The standard error is that of the mean over pictures, since instances of one picture share a fate; it is
+        absent where there is one picture.
+        """
+        found: Dict[str, Dict[str, Any]] = {name: {"mean": value} for name, value in self.overall[column].items()}
+        for name in METRICS:
+            each = [m[name] for m in self.measured[column].values() if m.get(name)]
+            if each:
+                values, means = np.concatenate(each), [np.mean(v) for v in each]
+                found[name] = {"mean": float(values.mean()), "values": len(values)}
+                if len(each) > 1:
+                    found[name]["standard_error"] = float(np.std(means, ddof=1) / len(means) ** 0.5)
+        return found
+
+    def table(self) -> List[List[str]]:
+        """Cells: a line for each metric that some column has, under a header."""
+        summaries = [self.summary(column) for column in COLUMNS]
+        lines = [["", *COLUMNS]]
+        for name, (label, form) in METRICS.items():
+            if any(name in summary for summary in summaries):
+                lines.append([label, *(_written(form, summary.get(name)) for summary in summaries)])
+        return lines
+
+    def cases(self) -> Dict[str, List[str]]:
+        """Names of the best, the median and the worst translations by rank; nobody chooses them."""
+        order = sorted(self.ranks, key=lambda name: (-self.ranks[name], name))
+        middle = max(0, (len(order) - SHOWN) // 2)
+        return {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": order[-SHOWN:][::-1]}
+
+
+def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], notes: Sequence[str]) -> str:
+    """Write all files into `folder`, where the cells of each picture are already; gives the tables in Markdown.
+
+    `about` says what was evaluated and goes into metrics.json; `found` is by direction; `notes` are sentences for the
+    reader, such as how far the classifier can be trusted.
+    """
+    directions = {
+        direction: {
+            "summary": {column: evaluation.summary(column) for column in COLUMNS},
+            "cases": evaluation.cases(),
+            "pictures": evaluation.measured[TRANSLATED],
+        }
+        for direction, evaluation in found.items()
+    }
+    atomic.write_text(folder / "metrics.json", json.dumps({**about, "directions": directions}, indent=1) + "\n")
+    tables = [f"## {direction}\n\n{markdown(evaluation.table())}" for direction, evaluation in found.items()]
+    page = "\n".join([*notes, "", *tables])
+    atomic.write_text(folder / "metrics.md", page)
+    sections = [gallery.Section("What was measured", " ".join(notes), [])]
+    for direction, evaluation in found.items():
+        sections.append(gallery.Section(direction, "", [], table=evaluation.table()))
+        for kind, names in evaluation.cases().items():
+            text = f"The {len(names)} {kind} of {len(evaluation.ranks)} pictures, by their rank."
+            rows = [_row(direction, name, evaluation.ranks[name]) for name in names]
+            sections.append(gallery.Section(f"{direction}: {kind}", text, rows))
+        write_strip(folder, direction, evaluation)
+    gallery.write_page(folder / "index.html", "InstaGAN: evaluation", sections)
+    return page
+
+
+def write_cells(folder: Path, direction: str, name: str, cells: Sequence[np.ndarray]) -> None:
+    """Write the pictures of one case, in the order of CELLS."""
+    for label, cell in zip(CELLS, cells):
+        pictures.write_png(folder / cell_path(direction, name, label), cell)
+
+
+def cell_path(direction: str, name: str, label: str) -> str:
+    """Where a cell is, relative to the output folder."""
+    return f"pictures/{direction}/{name}_{label.replace(' ', '_')}.png"
+
+
+def write_strip(folder: Path, direction: str, evaluation: Evaluation) -> None:
+    """Write `cases_DIRECTION.png`: two best, median and worst cases, one below the other in three columns."""
+    columns = []
+    for names in evaluation.cases().values():
+        files = [[folder / cell_path(direction, name, label) for label in CELLS[:4]] for name in names[:STRIP]]
+        rows = [stack([pictures.read_picture(path) for path in row], axis=1) for row in files]
+        columns.append(stack(rows, axis=0))
+    pictures.write_png(folder / f"cases_{direction}.png", stack(columns, axis=1, gap=12))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown; the first one is the header."""
+    header, *lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([header, "|---" * len(rows[0]) + "|", *lines]) + "\n"
+
+
+def _written(form: str, found: Optional[Dict[str, Any]]) -> str:
+    if found is None:
+        return ""
+    if "standard_error" not in found or not found["standard_error"]:
+        return form.format(found["mean"])
+    return f"{form.format(found['mean'])} ± {form.format(found['standard_error'])}"
+
+
+def _row(direction: str, name: str, rank: float) -> gallery.Row:
+    return gallery.Row(f"{name}: {rank:.3f}", [(label, cell_path(direction, name, label)) for label in CELLS])

@@ -146,6 +146,9 @@ class Evaluator:
         shown: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self.translate(item, source, translator, rng)
+            if not len(case.a):
+                tqdm.write(f"{item.name}: all its masks are empty; left out")
+                continue
             same = replace(case, y=case.x, b=case.a)
             looks, found.ranks[item.name] = judge.look(case)
             found.measured[TRANSLATED][item.name] = {**measure_changes(case), **looks}
@@ -154,7 +157,11 @@ class Evaluator:
             shown[NO_TRANSLATION].append(case.x)
             report.write_cells(self.folder, direction, item.name, cells_of(case))
         for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
-            real = self.case_of(item, target, *read_item(item, self.size))
+            picture, masks = read_item(item, self.size)
+            filled = np.flatnonzero(masks.any(axis=(1, 2)))
+            if not len(filled):
+                continue
+            real = self.case_of(item, target, picture, masks, filled)
             found.measured[REAL][item.name] = judge.look(real)[0]
             shown[REAL].append(real.y)
         if self.network:
@@ -173,16 +180,11 @@ class Evaluator:
         case = self.case_of(item, source, pictures.to_picture(picture), masks > 0, chosen)
         return replace(case, y=pictures.to_picture(y), b=b > 0)
 
-    def case_of(
-        self, item: Item, letter: str, picture: np.ndarray, masks: np.ndarray, chosen: Optional[np.ndarray] = None
-    ) -> Case:
-        """A picture (H, W, 3) uint8 of domain `letter` as it is, with the `chosen` ones (default: all) of its masks."""
-        chosen = np.arange(len(masks)) if chosen is None else chosen
-        truths, truth = self.truths[letter], None
-        if truths is not None:
-            numbers = [list(item.masks)[i] for i in chosen]
-            known = truths.get(item.name, [])
-            truth = [known[n] for n in numbers] if max(numbers) < len(known) else None
+    def case_of(self, item: Item, letter: str, picture: np.ndarray, masks: np.ndarray, chosen: np.ndarray) -> Case:
+        """A picture (H, W, 3) uint8 of domain `letter` as it is, with the `chosen` ones of its masks (N, H, W) bool."""
+        known = dict(enumerate((self.truths[letter] or {}).get(item.name, [])))
+        numbers = [list(item.masks)[i] for i in chosen]
+        truth = [known[n] for n in numbers] if known and set(numbers) <= set(known) else None
         spared = np.delete(masks, chosen, axis=0)
         own_size = pictures.read_picture(item.image).shape[:2] if truth is not None else picture.shape[:2]
         return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
@@ -202,13 +204,12 @@ class Evaluator:
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
         bar = tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False)
         found = [read_item(items[i], self.size) for i in bar]
-        return [(picture, masks) for picture, masks in found if len(masks)]
+        return [(picture, masks[masks.any(axis=(1, 2))]) for picture, masks in found if masks.any()]
 
 
 def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
-    """A picture (H, W, 3) uint8 and its masks (N, H, W) bool that are not empty."""
-    masks = pictures.read_masks(list(item.masks.values()), size)
-    return pictures.read_picture(item.image, size), masks[masks.any(axis=(1, 2))]
+    """A picture (H, W, 3) uint8 and its masks (N, H, W) bool."""
+    return pictures.read_picture(item.image, size), pictures.read_masks(list(item.masks.values()), size)
 
 
 def items_with_masks(root: str, phase: str, letter: str) -> List[Item]:

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""evaluate.py: cases whose metrics are known, and the whole command beside other ways to its figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from html.parser import HTMLParser
+
+import errors
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.parametric_functions as PF
+import numpy as np
+import pytest
+from nnabla.utils.save import save
+
+import classifier
+import cpu_kernels
+import evaluate
+import inception
+import metrics
+import model_file
+import pictures
+import report
+import shape_truth
+from evaluate import Case, Judge
+from models import NETWORKS, Architecture, create_parameters
+from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
+from shape_truth import Target
+
+RED, BLUE = np.array([225, 35, 35]), np.array([40, 60, 235])
+SQUARE = Target("square", BLUE)
+INSTANCES = [
+    {"shape": "circle", "centre": [16.0, 16.0], "size": 9.0, "colour": RED.tolist()},
+    {"shape": "circle", "centre": [44.0, 40.0], "size": 12.0, "colour": RED.tolist()},
+]
+SIZE = (64, 64)
+
+
+def masks_of(shape):
+    return np.array([shape_truth.ideal_mask(shape, instance, SIZE, SIZE) for instance in INSTANCES])
+
+
+def painted(masks, colour):
+    picture = np.random.default_rng(0).integers(90, 160, (*SIZE, 3)).astype(np.uint8)
+    picture[masks.any(axis=0)] = colour
+    return picture
+
+
+def case(y_masks, b, colour=BLUE, spared=()):
+    a = masks_of("circle")
+    spared = np.array(spared, bool).reshape(-1, *SIZE)
+    return Case("0", painted(a, RED), a, painted(y_masks, colour), b, spared, INSTANCES, SIZE)
+
+
+def test_a_perfect_translation():
+    squares = masks_of("square")
+    found = evaluate.measure_shapes(case(squares, squares), INSTANCES, SQUARE)
+    assert found["mask_iou"] == found["mask_shape"] == found["picture_iou"] == found["picture_shape"] == [1, 1]
+    assert found["colour_error"] == [0, 0]
+    changes = evaluate.measure_changes(case(squares, squares))
+    assert changes["background_psnr"] == [metrics.IDENTICAL_PSNR] and changes["agreement"] == [1]
+    assert changes["collapsed"] == [0, 0]
+    assert changes["area_ratio"] == pytest.approx([4 / np.pi] * 2, rel=0.05)
+
+
+def test_right_masks_over_a_wrong_picture_are_told_apart():
+    """Masks are squares, but the picture shows circles, in the right colour."""
+    found = evaluate.measure_shapes(case(masks_of("circle"), masks_of("square")), INSTANCES, SQUARE)
+    assert found["mask_iou"] == [1, 1] and found["mask_shape"] == [1, 1]
+    assert found["picture_shape"] == [0, 0] and found["picture_iou"] == pytest.approx([np.pi / 4] * 2, abs=0.04)
+
+
+def test_the_right_shape_in_the_wrong_colour():
+    squares = masks_of("square")
+    found = evaluate.measure_shapes(case(squares, squares, BLUE + [15, -30, 0]), INSTANCES, SQUARE)
+    assert found["colour_error"] == [15, 15]
+    found = evaluate.measure_shapes(case(squares, squares, RED), INSTANCES, SQUARE)
+    assert found["picture_iou"] == [0, 0] and found["picture_shape"] == [0, 0]
+
+
+def test_vanished_instances():
+    nothing = np.zeros((2, *SIZE), bool)
+    changes = evaluate.measure_changes(case(nothing, nothing))
+    assert changes["collapsed"] == [1, 1] and changes["area_ratio"] == [0, 0]
+    found = evaluate.measure_shapes(case(nothing, nothing), INSTANCES, SQUARE)
+    assert found["mask_iou"] == [0, 0] and found["mask_shape"] == [0, 0]
+
+
+def test_instances_left_alone_are_no_background():
+    squares = masks_of("square")
+    corner = np.zeros(SIZE, bool)
+    corner[50:60, 4:14] = True
+    one = case(squares, squares, spared=[corner])
+    one.y[corner] = 255 - one.x[corner]
+    assert evaluate.measure_changes(one)["background_psnr"] == [metrics.IDENTICAL_PSNR]
+    two = case(squares, squares)
+    two.y[corner] = 255
+    assert evaluate.measure_changes(two)["background_psnr"][0] < 40
+
+
+def test_a_picture_without_background_has_no_psnr():
+    everything = np.ones((1, *SIZE), bool)
+    x, y = painted(everything, RED), painted(everything, BLUE)
+    one = Case("0", x, everything, y, everything, everything[:0], None, SIZE)
+    found = evaluate.measure_changes(one)
+    assert found["background_psnr"] == [] and found["background_ssim"] == []
+
+
+class Sees:
+    """In place of a classifier: takes what is bluer than red for domain B, and remembers what it was shown."""
+
+    def probability(self, shown):
+        self.shown = shown
+        return (shown[..., 2].mean(axis=(1, 2)) > shown[..., 0].mean(axis=(1, 2))) * 0.8 + 0.1
+
+
+@pytest.mark.parametrize("domain, right", [("B", 1), ("A", 0)])
+def test_the_score_is_the_share_that_is_taken_for_the_target(domain, right):
+    squares = masks_of("square")
+    judge = Judge(domain, Sees(), Sees(), None)
+    found, rank = judge.look(case(squares, squares))
+    assert found == {"score_pictures": [right], "score_instances": [right, right]}
+    assert rank == pytest.approx(0.9 if right else 0.1)
+
+
+def test_an_instance_that_vanished_is_looked_for_in_its_old_place():
+    squares = masks_of("square")
+    judge = Judge("B", Sees(), Sees(), None)
+    one = case(squares, np.array([squares[0], np.zeros(SIZE, bool)]))
+    judge.look(one)
+    np.testing.assert_array_equal(judge.of_instances.shown[0], classifier.instance_crop(one.y, squares[0]))
+    np.testing.assert_array_equal(judge.of_instances.shown[1], classifier.instance_crop(one.y, one.a[1]))
+
+
+def test_cases_are_ranked_by_what_the_picture_shows():
+    judge = Judge("B", Sees(), Sees(), SQUARE)
+    squares, circles = masks_of("square"), masks_of("circle")
+    good, bad = judge.look(case(squares, circles))[1], judge.look(case(circles, squares))[1]
+    assert good == 1 and bad == pytest.approx(np.pi / 4, abs=0.04)
+
+
+def test_means_are_over_values_and_errors_over_pictures():
+    found = Evaluation()
+    found.measured[TRANSLATED] = {
+        "a": {"mask_iou": [0.5, 0.7], "background_psnr": []},
+        "b": {"mask_iou": [0.9], "background_psnr": [20.0]},
+    }
+    summary = found.summary(TRANSLATED)
+    assert summary["mask_iou"]["mean"] == pytest.approx(0.7) and summary["mask_iou"]["values"] == 3
+    # pictures have 0.6 and 0.9
+    assert summary["mask_iou"]["standard_error"] == pytest.approx(0.15)
+    assert summary["background_psnr"] == {"mean": 20, "values": 1}
+    assert found.summary(REAL) == {}
+    assert found.table()[1:] == [
+        ["background PSNR, dB", "", "20.0", ""],
+        ["mask: IoU with the ideal shape", "", "0.700 ± 0.150", ""],
+    ]
+
+
+def test_best_median_and_worst_are_by_rank():
+    found = Evaluation()
+    found.ranks = {f"p{i}": float(i) for i in np.random.default_rng(0).permutation(13)}
+    cases = found.cases()
+    assert cases == {
+        "best": ["p12", "p11", "p10", "p9"],
+        "median": ["p8", "p7", "p6", "p5"],
+        "worst": ["p0", "p1", "p2", "p3"],
+    }
+    found.ranks = {"only": 1.0}
+    assert found.cases() == {"best": ["only"], "median": ["only"], "worst": ["only"]}
+
+
+# the whole command
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Circles and squares, 32x32, one or two in a picture; one test picture whose only mask is empty."""
+    from generate_shapes_dataset import generate
+
+    root = tmp_path_factory.mktemp("evaluate") / "data"
+    generate(root, height=32, width=32, train=12, test=5, max_instances=2)
+    pictures.write_png(root / "testA" / "empty.png", np.zeros((32, 32, 3), np.uint8))
+    pictures.write_png(root / "testA_seg" / "empty_0.png", np.zeros((32, 32), np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random model, in a folder of its own."""
+    nn.clear_parameters()
+    arch = Architecture(ngf=4, ndf=2, n_blocks=1)
+    create_parameters(arch, np.random.RandomState(5))
+    values = {n: v.d * (10 if n.endswith("W") else 1) for n, v in nn.get_parameters(grad_only=False).items()}
+    nn.clear_parameters()
+    more = dict(fineSizeH=32, fineSizeW=32, ins_per=1, ins_max=4, set_order="decreasing", networks=sorted(NETWORKS))
+    path = tmp_path_factory.mktemp("model") / "params_000001.h5"
+    model_file.save_model(path, values, model_file.model_config(arch, **more))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A .nnp file with the names of NNabla's Inception-v3, whose features are means of 3 by 2 by 2 fields."""
+    nn.clear_parameters()
+    x = nn.Variable((1, 3, 299, 299))
+    fields = F.average_pooling(F.average_pooling(x, (149, 149)), (1, 1))
+    pooled = F.average_pooling(fields, (2, 2))
+    y = PF.affine(pooled, 2)
+    names = {"Iv3TrainInput": x, "AveragePooling_2": pooled, "Affine": y}
+    network = {"name": "Train", "batch_size": 1, "outputs": {"y": y}, "names": names}
+    executor = {"name": "runtime", "network": "Train", "data": ["Iv3TrainInput"], "output": ["y"]}
+    path = tmp_path_factory.mktemp("weights") / "Inception-v3.nnp"
+    save(str(path), {"networks": [network], "executors": [executor]})
+    nn.clear_parameters()
+    return path
+
+
+@pytest.fixture()
+def run(monkeypatch, capsys, data, model, tmp_path):
+    """Run evaluate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
+    monkeypatch.setattr(classifier, "STEPS", 30)
+
+    def run(*arguments, out=tmp_path / "out"):
+        arguments = ["--model", model, "--dataroot", data, "--output", out, "-c", "cpu", *arguments]
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        nn.clear_parameters()
+        with pytest.raises(SystemExit) as exit_:
+            errors.run_main(evaluate.main)
+        return (exit_.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
+    out = tmp_path / "out"
+    code, said, err = run("--inception", weights)
+    assert code == 0, err
+    found = json.loads((out / "metrics.json").read_text())
+    assert (out / "metrics.md").read_text() in said
+    assert "empty: all its masks are empty" in said + err
+    assert set(found["directions"]) == {"AtoB", "BtoA"}
+    untouched, translated, real = (found["directions"]["AtoB"]["summary"][c] for c in report.COLUMNS)
+
+    # the untouched input, from the data alone
+    items = [item for item in pictures.find_items(data, "test", "A") if item.name != "empty"]
+    truth = shape_truth.read_instances(data, "test", "A")
+    ious = [
+        metrics.iou(pictures.read_mask(path), shape_truth.ideal_mask("square", truth[item.name][n], (32, 32), (32, 32)))
+        for item in items
+        for n, path in item.masks.items()
+    ]
+    assert untouched["mask_iou"]["mean"] == pytest.approx(np.mean(ious))
+    assert untouched["mask_iou"]["values"] == len(ious)
+    assert untouched["background_psnr"]["mean"] == metrics.IDENTICAL_PSNR
+    assert untouched["area_ratio"]["mean"] == 1 and untouched["agreement"]["mean"] == 0
+    # real squares are squares, and are no translation of anything
+    assert real["mask_iou"]["mean"] == real["mask_shape"]["mean"] == 1 and real["picture_iou"]["mean"] > 0.85
+    assert "background_psnr" not in real and "collapsed" not in real
+
+    # the translation, from the files that translate.py writes
+    other = tmp_path / "translated"
+    done = run_script("translate.py", "--model", model, "--dataroot", data, "--output", other, "-c", "cpu")
+    assert done.returncode == 0, done.stderr
+    psnr, ratios = [], []
+    for item in items:
+        x, y = (pictures.read_picture(p) for p in (item.image, other / "images" / f"{item.name}.png"))
+        a = pictures.read_masks(list(item.masks.values()), (32, 32))
+        b = pictures.read_masks([other / "masks" / f"{item.name}_{n}.png" for n in item.masks], (32, 32))
+        psnr += [metrics.psnr(x, y, metrics.background(a, b))]
+        ratios += (b.sum(axis=(1, 2)) / a.sum(axis=(1, 2))).tolist()
+    assert translated["background_psnr"]["mean"] == pytest.approx(np.mean([v for v in psnr if v is not None]), abs=1e-3)
+    assert translated["area_ratio"]["mean"] == pytest.approx(np.mean(ratios), abs=0.02)
+
+    # FID with features that can be computed by hand: each feature is the mean of one colour
+    def features(folder):
+        paths = sorted(p for p in (data / folder).iterdir() if p.stem != "empty")
+        shown = [pictures.read_picture(p, (299, 299))[:298, :298].mean(axis=(0, 1)) for p in paths]
+        return np.array(shown)
+
+    expected = metrics.frechet_distance(features("testB"), features("trainB"))
+    assert real["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
+    expected = metrics.frechet_distance(features("testA"), features("trainB"))
+    assert untouched["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
+
+
+class Sources(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.outside = [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.images += [values["src"]] if tag == "img" else []
+        self.outside += [v for v in values.values() if v and v.startswith(("http", "//"))]
+
+
+def test_the_page_shows_the_cases_from_its_own_folder(run, tmp_path):
+    assert run("--direction", "BtoA")[0] == 0
+    out = tmp_path / "out"
+    found = json.loads((out / "metrics.json").read_text())
+    assert set(found["directions"]) == {"BtoA"}
+    page = Sources()
+    page.feed((out / "index.html").read_text("utf-8"))
+    assert page.images and not page.outside and all((out / image).is_file() for image in page.images)
+    names = [name for names in found["directions"]["BtoA"]["cases"].values() for name in names]
+    assert len(page.images) == len(names) * len(report.CELLS)
+    assert (out / "cases_BtoA.png").is_file()
+
+
+def test_the_same_again_gives_the_same_figures(run, tmp_path):
+    for out in "one", "two":
+        assert run("--direction", "AtoB", "--set-order", "random", "--seed", 3, out=tmp_path / out)[0] == 0
+    one, two = ((tmp_path / out / "metrics.json").read_text() for out in ("one", "two"))
+    assert one == two
+
+
+def test_an_evaluation_is_not_overwritten_unasked(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("precious")
+    code, _, err = run()
+    assert code == 2 and "--overwrite" in err and err.count("\n") == 1
+    assert (tmp_path / "out" / "metrics.json").read_text() == "precious"
+    assert run("--overwrite", "--direction", "AtoB")[0] == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["phase"] == "test"
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--phase", "val"], "valA"),
+        (["--dataroot", "absent"], "absent"),
+        (["--inception", "absent.nnp"], "absent.nnp"),
+        (["--model", "absent"], "absent"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(run, arguments, word):
+    code, _, err = run(*arguments)
+    assert code == 2 and word in err and err.count("\n") == 1
+
+
+def test_a_file_that_is_not_inception_is_named(run, tmp_path):
+    (tmp_path / "other.nnp").write_text("no archive")
+    code, _, err = run("--inception", tmp_path / "other.nnp")
+    assert code == 2 and "other.nnp is not NNabla's Inception-v3" in err
+
+
+def test_pictures_without_masks_are_no_reason_to_measure(run, data, tmp_path):
+    for letter in "AB":
+        pictures.write_png(data / f"bare{letter}" / "0.png", np.zeros((32, 32, 3), np.uint8))
+    code, _, err = run("--phase", "bare")
+    assert code == 2 and "bareA has a mask" in err
+
+
+def test_without_weights_fid_is_left_out_with_a_word(monkeypatch, run, tmp_path):
+    monkeypatch.setattr(inception, "DEFAULT", tmp_path / "absent.nnp")
+    code, said, _ = run("--direction", "AtoB")
+    assert code == 0 and "FID and KID are left out" in said
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
+    assert all("fid" not in column for column in summary.values())
+
+
+@pytest.mark.parametrize("accuracy, warned", [(0.89, True), (0.91, False)])
+def test_a_classifier_that_is_often_wrong_is_warned_of(accuracy, warned):
+    shared = evaluate.Evaluator.__new__(evaluate.Evaluator)
+    shared.of_pictures, shared.of_instances = (type("C", (), {"accuracy": a})() for a in (1.0, accuracy))
+    notes = shared.notes()
+    assert f"{accuracy:.1%} of instance crops" in notes[0]
+    assert any(note.startswith("Warning") for note in notes) == warned
+
+
+def test_other_data_have_no_shape_metrics(run, data, tmp_path):
+    for path in data.glob("*.json"):
+        path.rename(path.with_suffix(".away"))
+    try:
+        assert run("--direction", "AtoB")[0] == 0
+    finally:
+        for path in data.glob("*.away"):
+            path.rename(path.with_suffix(".json"))
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]
+    assert "mask_iou" not in found["summary"][TRANSLATED] and "score_instances" in found["summary"][NO_TRANSLATION]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(clean_nnabla):
+    cpu_kernels.configure("auto")

@@ -167,6 +167,20 @@ def test_a_picture_without_instances_takes_no_part():
     assert progress.translated[0].shape == (0, HEIGHT, WIDTH)
 
 
+def test_without_masks_pictures_are_translated_alone_in_one_pass():
+    pictures = [np.full((3, HEIGHT, WIDTH), i, np.float32) for i in range(2)]
+    progress = SequentialTranslation(pictures, [masks_of([3, 2, 1]), masks_of([])], 0)
+    assert progress.remaining == [0, 1]
+    batch = progress.mini_batch()
+    assert (batch.masks == -1).all() and len(batch.earlier) == 0
+    np.testing.assert_array_equal(batch.membership, np.eye(2))
+    shown = progress.advance(batch.pictures + 5, batch.masks + 1, batch.membership)
+    assert not progress.remaining
+    for before, after, masks, (picture, own) in zip(pictures, progress.pictures, progress.translated, shown):
+        np.testing.assert_array_equal(after, before + 5)
+        assert picture is after and own is masks and masks.shape == (0, HEIGHT, WIDTH)
+
+
 # translate.Translator
 
 TINY = Architecture(ngf=2, n_blocks=1)
@@ -204,6 +218,14 @@ def test_one_pass_is_one_call_of_the_generator(count, ins_per):
     picture, masks = scene(count, 20, 24)
     for got, want in zip(Translator("gen_x2y", TINY, ins_per).translate(picture, masks), call(picture, masks)):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_model_without_masks_sees_the_picture_alone():
+    picture, masks = scene(3, 20, 24)
+    y, b = Translator("gen_x2y", TINY, 0).translate(picture, masks)
+    np.testing.assert_allclose(y, call(picture, -np.ones((1, 20, 24), np.float32))[0], rtol=0, atol=1e-5)
+    assert b.shape == (0, 20, 24)
 
 
 @pytest.mark.usefixtures("weights")

@@ -84,6 +84,12 @@ def test_empty_slots_count_in_the_mean_of_set_l1():
     assert forward(set_l1_loss(variables(x, a), variables(y, b), 1)) == pytest.approx(without * 5 / 4, rel=1e-5)
 
 
+def test_without_slots_set_l1_compares_pictures_alone():
+    x, a, y, b, _ = draw((2,))
+    found = forward(set_l1_loss(variables(x, a), variables(y, b), 0))
+    assert found == pytest.approx(np.abs(x - y).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("counts", COUNTS)
 def test_context_preserving(counts):
     arrays = draw(counts)

@@ -400,7 +400,7 @@ WRONG = [
     ("--learning-rate_G -1", ["--learning-rate_G", "at least 0"]),
     ("--learning-rate_D x", ["--learning-rate_D", "number"]),
     ("--ins-per 0", ["--ins-per", "at least 1"]),
-    ("--ins-max 0", ["--ins-max", "at least 1"]),
+    ("--ins-max -1", ["--ins-max", "at least 0"]),
     ("--ngf 1", ["--ngf", "at least 2"]),
     ("--ngf 2.5", ["--ngf", "whole number"]),
     ("--ngf", ["--ngf"]),
@@ -752,6 +752,44 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
         assert total == pytest.approx(sum(expected.values()), rel=1e-4)
         progress.advance(y, b, owner)
     assert not progress.remaining
+
+
+def test_without_masks_it_is_cyclegan(make_model):
+    """`--ins-max 0`: the losses are those of pictures alone, and nothing that makes masks learns."""
+    model = make_model("--ins-max", 0, "--lambda-cyc", 7, "--lambda-idt", 3)
+    rng = np.random.default_rng(0)
+    put({n: rng.normal(0, 0.3, v.shape).astype(np.float32) for n, v in model.parameters().items() if n.endswith("/W")})
+    before = model.parameters()
+    shown = {domain: sample(0, seed) for seed, domain in enumerate("xy")}
+    losses = model.step({domain: [one] for domain, one in shown.items()})
+    after = model.parameters()
+    put(before)
+    nobody, owner = -np.ones((1, 1, HEIGHT, WIDTH)), np.ones((1, 1))
+    for source, target in ("xy", "yx"):
+        x = shown[source].picture[None]
+        y = forward(f"gen_{source}2{target}", (x, nobody, owner))[0]
+        again, same = (forward(f"gen_{target}2{source}", (p, nobody, owner))[0] for p in (y, x))
+        put(before)
+        (score,) = forward(f"dis_{target}", (y, nobody, owner), FROZEN)
+        assert losses.pop(f"generator_loss_{target}") == pytest.approx(np.mean((score - 1.0) ** 2), rel=1e-4)
+        assert losses.pop(f"reconstruction_loss_{source}") == pytest.approx(7 * np.abs(x - again).mean(), rel=1e-4)
+        assert losses.pop(f"identity_mapping_loss_{source}") == pytest.approx(3 * np.abs(x - same).mean(), rel=1e-4)
+    assert losses.keys() == {"discriminator_loss_x", "discriminator_loss_y"}
+    moved = {n.split("/")[1] for n in before if n.endswith("/W") and not np.array_equal(before[n], after[n])}
+    assert {"encoder_image", "decoder_image"} <= moved and not {"encoder_mask", "decoder_mask"} & moved
+
+
+def test_a_run_without_masks_translates_whole_pictures(start, data, run_script, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "out"
+    start(folder, "--ins-max", 0, "--max-epoch", 1, "--log-step", 1)
+    assert len(numbers(folder, "reconstruction_loss_x")) == EPOCH
+    assert series(folder)["context_preserving_loss_x"] == b""
+    done = run_script("translate.py", "--model", folder, "--dataroot", data, "--output", out, "-c", "cpu")
+    assert done.returncode == 0 and "trained without masks" in done.stdout and "left alone" not in done.stdout
+    for item in pictures.find_items(data, "test", "A"):
+        before = pictures.read_picture(item.image, (HEIGHT, WIDTH))
+        assert not np.array_equal(pictures.read_picture(out / "images" / f"{item.name}.png"), before)
+    assert not (out / "masks").exists()
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0])

@@ -66,19 +66,22 @@ class Judge:
     of_instances: classifier.Classifier
     target: Optional[shape_truth.Target]
 
-    def look(self, case: Case) -> Tuple[Measured, float]:
-        """Metrics of y and b by themselves, and a number to rank the case by.
+    @property
+    def ranked_by(self) -> str:
+        """What `look` ranks cases by, in words."""
+        if self.target is not None:
+            return "IoU of what is painted with the ideal shape"
+        return "how sure the classifier is of the instances"
 
-        That is the IoU of what is painted with the ideal shape or, where that is not known, how sure the classifier
-        is of the instances.
-        """
+    def look(self, case: Case) -> Tuple[Measured, float]:
+        """Metrics of y and b by themselves, and the number to rank the case by."""
         # where an instance vanished, its old place is looked at
         places = [new if new.any() else old for old, new in zip(case.a, case.b)]
         instances = self._sure(self.of_instances, [classifier.instance_crop(case.y, place) for place in places])
         whole = self._sure(self.of_pictures, [classifier.whole(case.y)])
         found = {"score_pictures": (whole > 0.5).tolist(), "score_instances": (instances > 0.5).tolist()}
         rank = float(instances.mean())
-        if case.truth is not None and self.target is not None:
+        if self.target is not None and case.truth is not None:
             found.update(measure_shapes(case, case.truth, self.target))
             rank = float(np.mean(found["picture_iou"]))
         return {name: [float(value) for value in values] for name, values in found.items()}, rank
@@ -126,23 +129,20 @@ class Evaluator:
         self.truths = {letter: shape_truth.read_instances(args.dataroot, args.phase, letter) for letter in "AB"}
         training = {letter: self._read_training(letter) for letter in "AB"}
         beside = model_file.find_model(args.model).parent
-        self.of_pictures = classifier.cached(
-            "pictures", beside, {k: np.stack([classifier.whole(p) for p, _ in v]) for k, v in training.items()}
-        )
-        self.of_instances = classifier.cached(
-            "instances",
-            beside,
-            {k: np.stack([classifier.instance_crop(p, m) for p, own in v for m in own]) for k, v in training.items()},
-        )
+        whole = {k: [classifier.whole(p) for p, _ in v] for k, v in training.items()}
+        crops = {k: [classifier.instance_crop(p, m) for p, own in v for m in own] for k, v in training.items()}
+        self.of_pictures = classifier.cached("pictures", beside, {k: np.stack(v) for k, v in whole.items()})
+        self.of_instances = classifier.cached("instances", beside, {k: np.stack(v) for k, v in crops.items()})
         self.reference = {k: network.features([p for p, _ in v]) for k, v in training.items()} if network else {}
 
     def evaluate(self, direction: str, translator: Translator) -> Evaluation:
         """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
         source, target = direction[0], direction[-1]
         truth = shape_truth.read_instances(self.args.dataroot, "train", target)
-        judge = Judge(target, self.of_pictures, self.of_instances, truth and shape_truth.target_of(truth))
+        ideal = shape_truth.target_of(truth) if truth and self.truths[source] else None
+        judge = Judge(target, self.of_pictures, self.of_instances, ideal)
         rng = np.random.default_rng(self.args.seed)
-        found = Evaluation()
+        found = Evaluation(ranked_by=judge.ranked_by)
         shown: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self.translate(item, source, translator, rng)
@@ -204,7 +204,10 @@ class Evaluator:
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
         bar = tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False)
         found = [read_item(items[i], self.size) for i in bar]
-        return [(picture, masks[masks.any(axis=(1, 2))]) for picture, masks in found if masks.any()]
+        usable = [(picture, masks[masks.any(axis=(1, 2))]) for picture, masks in found if masks.any()]
+        if not usable:
+            raise UserError(f"all masks of {self.args.dataroot}/train{letter} are empty; is white inside the instance?")
+        return usable
 
 
 def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:

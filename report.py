@@ -37,17 +37,23 @@ METRICS = {
 }
 CELLS = ("input", "its masks", "translated", "translated masks", "change")
 
+HOW_TO_READ = (
+    "Read each figure of the translations between the two others: what the untouched input gets, and what real "
+    "pictures of the target domain get. After ± is the standard error of the mean."
+)
+
 Measured = Dict[str, List[float]]
 
 
 @dataclass
 class Evaluation:
     """One direction: the measured values of each picture, by column and the picture's name, figures of all pictures
-    together (FID), and a number to rank each translation by."""
+    together (FID), and a number from 0 to 1 to rank each translation by, with what that is."""
 
     measured: Dict[str, Dict[str, Measured]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
     overall: Dict[str, Dict[str, float]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
     ranks: Dict[str, float] = field(default_factory=dict)
+    ranked_by: str = ""
 
     def summary(self, column: str) -> Dict[str, Dict[str, Any]]:
         """By metric, the mean of all values of a column, its standard error, and the number of values.
@@ -90,6 +96,7 @@ def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], not
     directions = {
         direction: {
             "summary": {column: evaluation.summary(column) for column in COLUMNS},
+            "ranked_by": evaluation.ranked_by,
             "cases": evaluation.cases(),
             "pictures": evaluation.measured[TRANSLATED],
         }
@@ -97,15 +104,11 @@ def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], not
     }
     atomic.write_text(folder / "metrics.json", json.dumps({**about, "directions": directions}, indent=1) + "\n")
     tables = [f"## {direction}\n\n{markdown(evaluation.table())}" for direction, evaluation in found.items()]
-    page = "\n".join([*notes, "", *tables])
+    page = "\n".join([*notes, HOW_TO_READ, "", *tables])
     atomic.write_text(folder / "metrics.md", page)
-    sections = [gallery.Section("What was measured", " ".join(notes), [])]
+    sections = []
     for direction, evaluation in found.items():
-        sections.append(gallery.Section(direction, "", [], table=evaluation.table()))
-        for kind, names in evaluation.cases().items():
-            text = f"The {len(names)} {kind} of {len(evaluation.ranks)} pictures, by their rank."
-            rows = [_row(direction, name, evaluation.ranks[name]) for name in names]
-            sections.append(gallery.Section(f"{direction}: {kind}", text, rows))
+        sections += _sections(direction, evaluation, notes)
         write_strip(folder, direction, evaluation)
     gallery.write_page(folder / "index.html", "InstaGAN: evaluation", sections)
     return page
@@ -146,5 +149,13 @@ def _written(form: str, found: Optional[Dict[str, Any]]) -> str:
     return f"{form.format(found['mean'])} ± {form.format(found['standard_error'])}"
 
 
-def _row(direction: str, name: str, rank: float) -> gallery.Row:
-    return gallery.Row(f"{name}: {rank:.3f}", [(label, cell_path(direction, name, label)) for label in CELLS])
+def _sections(direction: str, evaluation: Evaluation, notes: Sequence[str]) -> List[gallery.Section]:
+    """The part of the page about one direction: its table, then its cases."""
+    sections = [gallery.Section(direction, " ".join([*notes, HOW_TO_READ]), [], table=evaluation.table())]
+    for kind, names in evaluation.cases().items():
+        text = f"{len(names)} of {len(evaluation.ranks)} pictures, by {evaluation.ranked_by}; nobody chose them."
+        titles = [f"{name} ({evaluation.ranks[name]:.3f})" for name in names]
+        cells = [[(label, cell_path(direction, name, label)) for label in CELLS] for name in names]
+        rows = [gallery.Row(*row) for row in zip(titles, cells)]
+        sections.append(gallery.Section(f"{direction}: {kind}", text, rows))
+    return sections

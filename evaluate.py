@@ -252,7 +252,7 @@ def main() -> None:
         raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
     weights = inception.find(args.inception)
     context.set_up(args)
-    directions = ("AtoB", "BtoA") if args.direction == "both" else (args.direction,)
+    directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     translators = {}
     for args.direction in directions:
         translators[args.direction], size = load_translator(args)

@@ -16,6 +16,7 @@ import pictures
 from samples import stack
 
 NO_TRANSLATION, TRANSLATED, REAL = COLUMNS = ("no translation", "translated", "real target pictures")
+DIRECTIONS = ("AtoB", "BtoA")
 SHOWN = 4  # best, median and worst cases of a direction, each
 STRIP = 2  # of these in the strip
 # by the name in metrics.json: what it is called, and how it is written
@@ -73,12 +74,7 @@ class Evaluation:
 
     def table(self) -> List[List[str]]:
         """Cells: a line for each metric that some column has, under a header."""
-        summaries = [self.summary(column) for column in COLUMNS]
-        lines = [["", *COLUMNS]]
-        for name, (label, form) in METRICS.items():
-            if any(name in summary for summary in summaries):
-                lines.append([label, *(_written(form, summary.get(name)) for summary in summaries)])
-        return lines
+        return table({column: self.summary(column) for column in COLUMNS})
 
     def cases(self) -> Dict[str, List[str]]:
         """Names of the best, the median and the worst translations by rank; nobody chooses them."""
@@ -133,6 +129,15 @@ def write_strip(folder: Path, direction: str, evaluation: Evaluation) -> None:
         rows = [stack([pictures.read_picture(path) for path in row], axis=1) for row in files]
         columns.append(stack(rows, axis=0))
     pictures.write_png(folder / f"cases_{direction}.png", stack(columns, axis=1, gap=12))
+
+
+def table(columns: Dict[str, Dict[str, Any]]) -> List[List[str]]:
+    """Cells for several summaries (`Evaluation.summary`) by name: a line for each metric that one has, and a header."""
+    lines = [["", *columns]]
+    for name, (label, form) in METRICS.items():
+        if any(name in summary for summary in columns.values()):
+            lines.append([label, *(_written(form, summary.get(name)) for summary in columns.values())])
+    return lines
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

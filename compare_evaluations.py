@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put several evaluations side by side: a table of their figures, and the same pictures translated by each model.
+
+python compare_evaluations.py full=evaluations/full no_context=evaluations/no_context --output ablation
+
+Each argument is NAME=FOLDER, where FOLDER is the --output of evaluate.py. What is compared are the translations; the
+untouched input and the real target pictures come first and last, as the first evaluation has them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from errors import UserError, run_main
+
+import numpy as np
+
+import atomic
+import pictures
+import report
+from args import Parser
+from report import NO_TRANSLATION, REAL, TRANSLATED
+
+SHOWN = 4  # pictures in the comparison, evenly spaced by name
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("evaluations", nargs="+", help="NAME=FOLDER, twice or more")
+    parser.add_argument("--output", default="comparison", help="folder for comparison.md and comparison_DIRECTION.png")
+    parser.add_argument("--overwrite", action="store_true", help="replace the comparison that is already in --output")
+    args = parser.parse_args()
+    folders = parse(args.evaluations)
+    output = Path(args.output)
+    if (output / "comparison.md").exists() and not args.overwrite:
+        raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
+    found = {name: read(folder) for name, folder in folders.items()}
+    directions = [d for d in report.DIRECTIONS if all(d in evaluation for evaluation in found.values())]
+    if not directions:
+        raise UserError("these evaluations have no direction in common; evaluate the same one with each model")
+    atomic.make_folder(output, "--output")
+    tables = []
+    for direction in directions:
+        one = {name: evaluation[direction] for name, evaluation in found.items()}
+        tables.append(f"## {direction}\n\n{report.markdown(table(one))}")
+        draw(output / f"comparison_{direction}.png", direction, folders, one)
+    atomic.write_text(output / "comparison.md", "\n".join(tables))
+    print("\n".join(tables))
+
+
+def parse(arguments: Sequence[str]) -> Dict[str, Path]:
+    """NAME=FOLDER, each of which is another name.
+
+    Raises:
+        UserError: where one is not of this form, or a name comes twice.
+    """
+    found: Dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        if not (name and equals and folder) or name in found:
+            raise UserError(f"{argument!r} must be NAME=FOLDER, with another NAME for each")
+        found[name] = Path(folder)
+    if len(found) < 2:
+        raise UserError("give two evaluations or more to compare")
+    return found
+
+
+def read(folder: Path) -> Dict[str, Any]:
+    """What an evaluation found, by direction.
+
+    Raises:
+        UserError: where the folder holds no evaluation.
+    """
+    try:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["directions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no output of evaluate.py ({error})") from None
+
+
+def table(found: Dict[str, Dict[str, Any]]) -> List[List[str]]:
+    """A line for each metric that a translation has, a column for each evaluation between the two to read them by."""
+    first = next(iter(found.values()))["summary"]
+    columns = {NO_TRANSLATION: first[NO_TRANSLATION]}
+    columns.update({name: one["summary"][TRANSLATED] for name, one in found.items()})
+    columns[REAL] = first[REAL]
+    return report.table(columns)
+
+
+def draw(path: Path, direction: str, folders: Dict[str, Path], found: Dict[str, Dict[str, Any]]) -> None:
+    """Draw a few pictures that all have, one in each row: the input with its masks, then each translation with its."""
+    from matplotlib.figure import Figure
+
+    names = sorted(set.intersection(*(set(one["pictures"]) for one in found.values())))
+    if not names:
+        raise UserError("these evaluations have no picture in common; evaluate the same data with each model")
+    rows = [names[i] for i in sorted(set(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).astype(int)))]
+    first = next(iter(folders.values()))
+    columns = [("input", first, "input"), ("its masks", first, "its masks")]
+    for name, folder in folders.items():
+        columns += [(name, folder, "translated"), ("its masks", folder, "translated masks")]
+    height, width = pictures.read_picture(first / report.cell_path(direction, rows[0], "input")).shape[:2]
+    figure = Figure(figsize=(0.9 * len(columns), 0.9 * height / width * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, row in zip(axes, rows):
+        for cell, (_, folder, label) in zip(line, columns):
+            cell.imshow(pictures.read_picture(folder / report.cell_path(direction, row, label)))
+            cell.set_axis_off()
+    for cell, (title, _, _) in zip(axes[0], columns):
+        cell.set_title(title, fontsize=7)
+    with atomic.replacing(path) as part:
+        figure.savefig(part, dpi=110)
+
+
+if __name__ == "__main__":
+    run_main(main)

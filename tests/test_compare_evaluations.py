@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compare_evaluations.py on evaluations written here."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import errors
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import compare_evaluations
+import report
+from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
+
+
+@pytest.fixture()
+def evaluation(tmp_path):
+    """Write an evaluation whose translations have a PSNR and a grey level; gives its folder."""
+
+    def write(name, psnr, grey=50, pictures=("p0", "p1", "p2"), directions=("AtoB",)):
+        folder, found = tmp_path / name, {}
+        for direction in directions:
+            found[direction] = Evaluation()
+            for i, picture in enumerate(pictures):
+                found[direction].measured[TRANSLATED][picture] = {"background_psnr": [psnr]}
+                found[direction].measured[NO_TRANSLATION][picture] = {"background_psnr": [100.0]}
+                found[direction].measured[REAL][picture] = {"score_pictures": [1.0]}
+                found[direction].ranks[picture] = float(i)
+                report.write_cells(folder, direction, picture, [np.full((8, 12, 3), grey, np.uint8)] * 5)
+        report.write(folder, {}, found, [])
+        return folder
+
+    return write
+
+
+@pytest.fixture()
+def compare(monkeypatch, capsys, tmp_path):
+    """Run the command into `out`; gives (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        arguments = ["compare_evaluations.py", *map(str, arguments), "--output", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as exit_:
+            errors.run_main(compare_evaluations.main)
+        return (exit_.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_column_for_each_between_the_two_to_read_them_by(evaluation, compare, tmp_path):
+    one, two = evaluation("one", 20.0, directions=("AtoB", "BtoA")), evaluation("two", 30.0, 200)
+    code, said, err = compare(f"first={one}", f"second={two}")
+    assert code == 0, err
+    assert (tmp_path / "out" / "comparison.md").read_text() in said
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("|")]
+    assert rows[0] == ["", "no translation", "first", "second", "real target pictures"]
+    assert ["background PSNR, dB", "100.0", "20.0", "30.0", ""] in rows
+    assert ["classification score, whole pictures", "", "", "", "100.0%"] in rows
+    # only what both have is compared
+    assert "BtoA" not in said
+    picture = np.asarray(Image.open(tmp_path / "out" / "comparison_AtoB.png").convert("L"))
+    assert {50, 200} <= set(np.unique(picture))
+
+
+@pytest.mark.parametrize("arguments", [["one=a"], ["one", "two"], ["one=a", "one=b"], ["=a", "two=b"], ["one=", "b=c"]])
+def test_other_arguments_are_refused(compare, arguments):
+    code, _, err = compare(*arguments)
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_what_is_no_evaluation_is_named(evaluation, compare, tmp_path):
+    one = evaluation("one", 20.0)
+    assert "absent is no output" in compare(f"one={one}", f"two={tmp_path / 'absent'}")[2]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "metrics.json").write_text(json.dumps([1]))
+    assert "damaged is no output" in compare(f"one={one}", f"two={tmp_path / 'damaged'}")[2]
+
+
+def test_nothing_in_common_is_said(evaluation, compare):
+    one = evaluation("one", 20.0)
+    assert "no direction in common" in compare(f"one={one}", f"two={evaluation('two', 1.0, directions=['BtoA'])}")[2]
+    assert "no picture in common" in compare(f"one={one}", f"two={evaluation('three', 1.0, pictures=['q'])}")[2]
+
+
+def test_a_comparison_is_not_overwritten_unasked(evaluation, compare):
+    arguments = [f"one={evaluation('one', 20.0)}", f"two={evaluation('two', 30.0)}"]
+    assert compare(*arguments)[0] == 0
+    code, _, err = compare(*arguments)
+    assert code == 2 and "--overwrite" in err
+    assert compare(*arguments, "--overwrite")[0] == 0

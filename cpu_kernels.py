@@ -255,8 +255,9 @@ class Layout:
             return known[-1]
 
     @classmethod
+    @lru_cache(maxsize=None)
     def tagged(cls, shape: Shape, tag: str) -> Layout:
-        """One of the layouts that have a name."""
+        """One of the layouts that have a name. A descriptor is made once, since none is ever given back."""
         return cls.of(_descriptor(shape, _TAGS[tag]))
 
     def window(self, shape: Shape, offset: Shape) -> Layout:

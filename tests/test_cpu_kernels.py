@@ -349,3 +349,29 @@ def test_the_choice_of_kernels(monkeypatch):
     with pytest.raises(UserError, match="aarch64"):
         cpu_kernels.configure("onednn")
     assert not cpu_kernels.active()
+
+
+def test_a_step_makes_nothing_that_is_never_given_back(monkeypatch):
+    """What oneDNN makes for this module lives as long as the process, so a layer must not ask for it at each call."""
+    x = nn.Variable.from_numpy_array(np.random.default_rng(0).normal(size=(1, 16, 16, 16)))
+    x.need_grad = True
+    w = nn.parameter.get_parameter_or_create("w", (16, 16, 3, 3))
+    b = nn.parameter.get_parameter_or_create("b", (16,))
+    how = {"x_blocked": False, "y_blocked": True}
+    geometry = cpu_kernels.Geometry(x.shape, w.shape, 1, 1, False, 0)
+    y = cpu_kernels.unblock(
+        cpu_kernels.layer(x, w, b, None, cpu_kernels.Description(geometry, 0, True, "relu", **how))
+    )
+    made = []
+    new = cpu_kernels._Library.new
+
+    def noting(library, name, *arguments):
+        made.append(name)
+        return new(library, name, *arguments)
+
+    monkeypatch.setattr(cpu_kernels._Library, "new", noting)
+    for _ in range(2):
+        made.clear()
+        y.forward(clear_no_need_grad=True)
+        y.backward(clear_buffer=True)
+    assert made == []

@@ -2,8 +2,9 @@
 """Train InstaGAN: two generators and two discriminators, on pictures of two domains with a mask for each instance.
 
     python train.py --dataroot datasets/jeans2skirt_ccp              # as in the paper; wants a GPU
-    python train.py --dataroot datasets/circle2square --loadSizeH 72 --loadSizeW 72 --fineSizeH 64 --fineSizeW 64 \\
-        --ngf 16 --ndf 16 --monitor-path runs/shapes                 # small enough for a laptop
+    python train.py --dataroot datasets/circle2square --loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64 \\
+        --ngf 16 --ndf 32 --n-blocks 3 --n-layers-D 2 --max-epoch 15 --lr-decay-start-epoch 8 \\
+        --monitor-path runs/shapes                                   # half an hour on a laptop
     python train.py --monitor-path runs/shapes --resume              # go on after an interruption
 """
 
@@ -428,7 +429,7 @@ def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]
             f"no data set at {args.dataroot}; make it with 'git clone https://github.com/bearpaw/clothing-co-parsing "
             "datasets/clothing-co-parsing' and 'python datasets/generate_ccp_dataset.py', or make the embedded one "
             "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
-            "--loadSizeH 70 --loadSizeW 70 --fineSizeH 64 --fineSizeW 64"
+            "--loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64"
         )
     items = pictures.find_items(args.dataroot, "train", letter)
     usable = [item for item in items if item.masks]

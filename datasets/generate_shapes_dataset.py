@@ -264,9 +264,8 @@ def next_command(save_root: str | Path, height: int, width: int) -> str:
     fine_height, fine_width = (side // 4 * 4 for side in (height, width))  # the networks halve each side twice
     return (
         f"python train.py --dataroot {shlex.quote(str(save_root))} "
-        f"--loadSizeH {round(1.1 * fine_height)} --loadSizeW {round(1.1 * fine_width)} "
-        f"--fineSizeH {fine_height} --fineSizeW {fine_width} "
-        "--ngf 16 --ndf 16 --max-epoch 20 --lr-decay-start-epoch 10"
+        f"--loadSizeH {height} --loadSizeW {width} --fineSizeH {fine_height} --fineSizeW {fine_width} "
+        "--ngf 16 --ndf 32 --n-blocks 3 --n-layers-D 2 --max-epoch 15 --lr-decay-start-epoch 8"
     )
 
 

@@ -123,17 +123,21 @@ def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_
 class Evaluator:
     """What the evaluation of both directions shares: the data, the size to work at, the classifiers, Inception."""
 
-    def __init__(self, args: argparse.Namespace, size: Size, network: Optional[inception.LocalInceptionV3]) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        directions: Sequence[str],
+        size: Size,
+        network: Optional[inception.LocalInceptionV3],
+    ) -> None:
         self.args, self.size, self.network, self.folder = args, size, network, Path(args.output)
-        self.items = {letter: items_with_masks(args.dataroot, args.phase, letter) for letter in "AB"}
+        self.items = {letter: self._items(letter, [d[0] for d in directions]) for letter in "AB"}
         self.truths = {letter: shape_truth.read_instances(args.dataroot, args.phase, letter) for letter in "AB"}
         training = {letter: self._read_training(letter) for letter in "AB"}
         beside = model_file.find_model(args.model).parent
-        whole = {k: [classifier.whole(p) for p, _ in v] for k, v in training.items()}
-        crops = {k: [classifier.instance_crop(p, m) for p, own in v for m in own] for k, v in training.items()}
-        self.of_pictures = classifier.cached("pictures", beside, {k: np.stack(v) for k, v in whole.items()})
-        self.of_instances = classifier.cached("instances", beside, {k: np.stack(v) for k, v in crops.items()})
-        self.reference = {k: network.features([p for p, _ in v]) for k, v in training.items()} if network else {}
+        self.of_pictures = classifier.cached("pictures", beside, {k: v[0] for k, v in training.items()})
+        self.of_instances = classifier.cached("instances", beside, {k: v[1] for k, v in training.items()})
+        self.reference = {k: network.features(v[2]) for k, v in training.items()} if network else {}
 
     def evaluate(self, direction: str, translator: Translator) -> Evaluation:
         """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
@@ -143,6 +147,7 @@ class Evaluator:
         judge = Judge(target, self.of_pictures, self.of_instances, ideal)
         rng = np.random.default_rng(self.args.seed)
         found = Evaluation(ranked_by=judge.ranked_by)
+        # for FID, which looks at all of them together
         shown: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self.translate(item, source, translator, rng)
@@ -153,8 +158,9 @@ class Evaluator:
             looks, found.ranks[item.name] = judge.look(case)
             found.measured[TRANSLATED][item.name] = {**measure_changes(case), **looks}
             found.measured[NO_TRANSLATION][item.name] = {**measure_changes(same), **judge.look(same)[0]}
-            shown[TRANSLATED].append(case.y)
-            shown[NO_TRANSLATION].append(case.x)
+            if self.network:
+                shown[TRANSLATED].append(case.y)
+                shown[NO_TRANSLATION].append(case.x)
             report.write_cells(self.folder, direction, item.name, cells_of(case))
         for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
             picture, masks = read_item(item, self.size)
@@ -163,10 +169,11 @@ class Evaluator:
                 continue
             real = self.case_of(item, target, picture, masks, filled)
             found.measured[REAL][item.name] = judge.look(real)[0]
-            shown[REAL].append(real.y)
+            if self.network:
+                shown[REAL].append(real.y)
         if self.network:
             for column, those in shown.items():
-                found.overall[column] = distances(self.network.features(those), self.reference[target])
+                found.overall[column] = distances(self.network.features(those), self.reference[target]) if those else {}
         return found
 
     def translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
@@ -199,15 +206,30 @@ class Evaluator:
                 found.append(f"Warning: {value:.1%} is too little for the score of {what} to mean much.")
         return found
 
-    def _read_training(self, letter: str) -> List[Tuple[np.ndarray, np.ndarray]]:
+    def _items(self, letter: str, sources: Sequence[str]) -> List[Item]:
+        """The pictures to translate, where the domain is among `sources`, or else to show what real ones get."""
+        try:
+            return items_with_masks(self.args.dataroot, self.args.phase, letter)
+        except UserError as error:
+            if letter in sources:
+                raise
+            print(f"no real target pictures to compare with: {error}")
+            return []
+
+    def _read_training(self, letter: str) -> Tuple[np.ndarray, np.ndarray, List[np.ndarray]]:
+        """Training pictures and crops of their instances for the classifiers, and the pictures as they are for FID."""
         items = items_with_masks(self.args.dataroot, "train", letter)
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
-        bar = tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False)
-        found = [read_item(items[i], self.size) for i in bar]
-        usable = [(picture, masks[masks.any(axis=(1, 2))]) for picture, masks in found if masks.any()]
-        if not usable:
+        whole, crops, shown = [], [], []
+        for i in tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False):
+            picture, masks = read_item(items[i], self.size)
+            own = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
+            crops += own
+            whole += [classifier.whole(picture)] if own else []
+            shown += [picture] if own and self.network else []
+        if not crops:
             raise UserError(f"all masks of {self.args.dataroot}/train{letter} are empty; is white inside the instance?")
-        return usable
+        return np.stack(whole), np.stack(crops), shown
 
 
 def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
@@ -257,7 +279,7 @@ def main() -> None:
     for args.direction in directions:
         translators[args.direction], size = load_translator(args)
     atomic.make_folder(folder, "--output")
-    evaluator = Evaluator(args, size, inception.LocalInceptionV3(weights) if weights else None)
+    evaluator = Evaluator(args, directions, size, inception.LocalInceptionV3(weights) if weights else None)
     found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
     accuracy = {"pictures": evaluator.of_pictures.accuracy, "instances": evaluator.of_instances.accuracy}
     about = {"model": args.model, "dataroot": args.dataroot, "phase": args.phase, "classifier_accuracy": accuracy}

@@ -342,6 +342,19 @@ def test_what_is_missing_is_named_in_one_line(run, arguments, word):
     assert code == 2 and word in err and err.count("\n") == 1
 
 
+def test_a_domain_alone_can_be_evaluated(run, data, tmp_path):
+    """Where the phase has no pictures of the target, only the column of real ones is empty."""
+    for path in sorted((data / "testA").iterdir())[:1]:
+        pictures.write_png(data / "aloneA" / path.name, pictures.read_picture(path))
+        pictures.write_png(data / "aloneA_seg" / f"{path.stem}_0.png", np.full((32, 32), 255, np.uint8))
+    code, said, err = run("--phase", "alone", "--direction", "AtoB")
+    assert code == 0 and "no real target pictures" in said, err
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
+    assert summary[TRANSLATED] and not summary[REAL]
+    code, _, err = run("--phase", "alone", "--direction", "BtoA", out=tmp_path / "other")
+    assert code == 2 and "aloneB" in err
+
+
 def test_a_file_that_is_not_inception_is_named(run, tmp_path):
     (tmp_path / "other.nnp").write_text("no archive")
     code, _, err = run("--inception", tmp_path / "other.nnp")

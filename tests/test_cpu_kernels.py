@@ -255,6 +255,8 @@ def test_what_a_layer_keeps_can_be_given_back():
 
 
 def test_the_error_of_a_task_is_raised_and_the_other_one_is_finished():
+    if cpu_kernels._threads() < 2:
+        pytest.skip("with one thread, tasks come one after the other")
     done = []
 
     def fail():

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 from errors import UserError
 
 import nnabla as nn
 import nnabla.functions as F
-import nnabla.parametric_functions as PF
 import nnabla.solvers as S
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
@@ -39,6 +38,13 @@ MARGIN = 0.25  # of an instance's larger side, shown around it
 LEAST_ACCURACY = 0.9  # below it a score means little
 
 
+class Samples(NamedTuple):
+    """What to learn from: `shown` (N, 64, 64, 3) uint8, and `of_picture` (N,), the number of the picture of each."""
+
+    shown: np.ndarray
+    of_picture: np.ndarray
+
+
 class Classifier:
     """Tells domain B (1) from domain A (0); `accuracy` is that on the pictures kept out, the mean over both domains.
 
@@ -52,23 +58,25 @@ class Classifier:
         self._score = F.sigmoid(self._network())
         self._score.persistent = True
 
-    def train(self, a: np.ndarray, b: np.ndarray, seed: int = 0) -> None:
-        """Learn from pictures (N, 64, 64, 3) uint8 of domains A and B, as often from one as from the other.
+    def train(self, a: Samples, b: Samples) -> None:
+        """Learn from domains A and B, as often from one as from the other.
+
+        What is from one picture is learned from or held out together: two crops of a picture are much alike.
 
         Raises:
             UserError: where a domain has too few pictures to learn from and to be tried on.
         """
-        if min(len(a), len(b)) < 2:
-            raise UserError(f"a classifier needs 2 training pictures of each domain, there are {len(a)} and {len(b)}")
-        own = [np.arange(len(p)) % HELD_OUT != 1 for p in (a, b)]
-        rng = np.random.default_rng(seed)
+        own = [samples.of_picture % HELD_OUT != 1 for samples in (a, b)]
+        if not all(some.any() and not some.all() for some in own):
+            raise UserError("a classifier needs at least 2 training pictures with masks of each domain")
+        rng = np.random.default_rng(0)
         y, score = nn.Variable((BATCH, 1)), self._network()
         loss = F.mean(F.sigmoid_cross_entropy(score, y))
         solver = S.Adam(RATE)
         with nn.parameter_scope(self.name):
             solver.set_parameters(nn.get_parameters())
         for step in tqdm(range(STEPS), desc=f"training the classifier of {self.name}", unit="step", leave=False):
-            halves = [p[o][rng.integers(o.sum(), size=BATCH // 2)] for p, o in zip((a, b), own)]
+            halves = [s.shown[o][rng.integers(o.sum(), size=BATCH // 2)] for s, o in zip((a, b), own)]
             self._x.d = _augmented(np.concatenate(halves), rng)
             y.d = np.repeat([0, 1], BATCH // 2)[:, None]
             solver.set_learning_rate(RATE * (1 - step / STEPS))
@@ -77,7 +85,7 @@ class Classifier:
             loss.backward(clear_buffer=True)
             solver.weight_decay(1e-4)
             solver.update()
-        right = [1 - self.probability(a[~own[0]]), self.probability(b[~own[1]])]
+        right = [1 - self.probability(a.shown[~own[0]]), self.probability(b.shown[~own[1]])]
         self.accuracy = float(np.mean([(p > 0.5).mean() for p in right]))
 
     def probability(self, shown: np.ndarray) -> np.ndarray:
@@ -116,7 +124,9 @@ class Classifier:
                 with nn.parameter_scope(f"conv{i + 1}"):
                     w, b = (nn.parameter.get_parameter(name) for name in "Wb")
                 h = convolution(h, w, b, stride=2, pad=1, activation="relu")
-            return PF.affine(F.mean(plain(h), axis=(2, 3)), 1, name="affine")
+            with nn.parameter_scope("affine"):
+                w, b = (nn.parameter.get_parameter(name) for name in "Wb")
+            return F.affine(F.mean(plain(h), axis=(2, 3)), w, b)
 
     def _create(self, rng: np.random.RandomState) -> None:
         with nn.parameter_scope(self.name):
@@ -127,21 +137,31 @@ class Classifier:
                     nn.parameter.get_parameter_or_create("b", (outputs,), ConstantInitializer(0))
             with nn.parameter_scope("affine"):
                 nn.parameter.get_parameter_or_create("W", (CHANNELS[-1], 1), NormalInitializer(0.1, rng))
+                nn.parameter.get_parameter_or_create("b", (1,), ConstantInitializer(0))
 
 
-def cached(name: str, folder: Path, samples: Dict[str, np.ndarray]) -> Classifier:
-    """A classifier trained on samples {"A": (N, 64, 64, 3), "B": ...}, or read from `folder` if it was before.
+def cached(name: str, folder: Path, samples: Dict[str, Samples]) -> Classifier:
+    """A classifier trained on the samples of "A" and "B", or read from `folder` if it was trained on them before.
 
-    The file's name tells what it was trained on. A folder that cannot be written only costs the training next time.
+    The file's name tells what it was trained on. A file that is damaged, or a folder that cannot be written, only costs
+    the training once more.
     """
-    content = hashlib.sha256(repr((SIZE, CHANNELS, STEPS, BATCH, RATE)).encode())
-    for shown in samples.values():
-        content.update(np.ascontiguousarray(shown))
+    content = hashlib.sha256(repr((SIZE, CHANNELS, KERNEL, STEPS, BATCH, RATE, HELD_OUT, SHIFT, MARGIN)).encode())
+    for domain in samples.values():
+        content.update(repr(domain.shown.shape).encode())
+        content.update(np.ascontiguousarray(domain.shown))
+        content.update(np.ascontiguousarray(domain.of_picture, np.int64))
     path = folder / f"classifier_{name}_{content.hexdigest()[:12]}.h5"
     classifier = Classifier(name)
     if path.is_file():
-        classifier.load(path)
-        return classifier
+        try:
+            classifier.load(path)
+            return classifier
+        except UserError as error:
+            print(f"the classifier is trained anew: {error}")
+            with nn.parameter_scope(name):
+                nn.clear_parameters()
+            classifier = Classifier(name)
     classifier.train(samples["A"], samples["B"])
     try:
         classifier.save(path)

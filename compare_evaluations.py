@@ -37,12 +37,14 @@ def main() -> None:
     output = Path(args.output)
     if (output / "comparison.md").exists() and not args.overwrite:
         raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
-    found = {name: read(folder) for name, folder in folders.items()}
+    whole = {name: read(folder) for name, folder in folders.items()}
+    check_same_data(whole)
+    found = {name: evaluation["directions"] for name, evaluation in whole.items()}
     directions = [d for d in report.DIRECTIONS if all(d in evaluation for evaluation in found.values())]
     if not directions:
         raise UserError("these evaluations have no direction in common; evaluate the same one with each model")
     atomic.make_folder(output, "--output")
-    tables = []
+    tables = [trust(whole)]
     for direction in directions:
         one = {name: evaluation[direction] for name, evaluation in found.items()}
         tables.append(f"## {direction}\n\n{report.markdown(table(one))}")
@@ -60,8 +62,8 @@ def parse(arguments: Sequence[str]) -> Dict[str, Path]:
     found: Dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
-        if not (name and equals and folder) or name in found:
-            raise UserError(f"{argument!r} must be NAME=FOLDER, with another NAME for each")
+        if not (name and equals and folder) or name in found or not name.isprintable() or "|" in name:
+            raise UserError(f"{argument!r} must be NAME=FOLDER, with another NAME for each, and no | in it")
         found[name] = Path(folder)
     if len(found) < 2:
         raise UserError("give two evaluations or more to compare")
@@ -69,15 +71,38 @@ def parse(arguments: Sequence[str]) -> Dict[str, Path]:
 
 
 def read(folder: Path) -> Dict[str, Any]:
-    """What an evaluation found, by direction.
+    """The metrics.json of an evaluation.
 
     Raises:
         UserError: where the folder holds no evaluation.
     """
     try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["directions"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no output of evaluate.py ({error})") from None
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        # what is used below
+        _ = found["dataroot"], found["phase"], found["size"], found["classifier_accuracy"].items()
+        for one in found["directions"].values():
+            _ = one["pictures"].items(), [one["summary"][column].items() for column in report.COLUMNS]
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is no output of evaluate.py ({type(error).__name__}: {error})") from None
+
+
+def check_same_data(found: Dict[str, Dict[str, Any]]) -> None:
+    """Raise UserError where evaluations are of different pictures, or at different sizes."""
+    data = {name: (Path(e["dataroot"]).name, e["phase"], e["size"]) for name, e in found.items()}
+    first, *others = data
+    for other in others:
+        if data[other] != data[first]:
+            raise UserError(f"{first} is of {data[first]}, {other} of {data[other]}; compare evaluations of the same")
+
+
+def trust(found: Dict[str, Dict[str, Any]]) -> str:
+    """How far the classification scores can be trusted, in Markdown."""
+    lines = []
+    for name, evaluation in found.items():
+        accuracy = ", ".join(f"{value:.1%} of {what}" for what, value in evaluation["classifier_accuracy"].items())
+        lines.append(f"- {name}: the classifiers are right about {accuracy} that they were not trained on")
+    return "\n".join(lines) + "\n"
 
 
 def table(found: Dict[str, Dict[str, Any]]) -> List[List[str]]:
@@ -109,7 +134,7 @@ def draw(path: Path, direction: str, folders: Dict[str, Path], found: Dict[str, 
             cell.imshow(pictures.read_picture(folder / report.cell_path(direction, row, label)))
             cell.set_axis_off()
     for cell, (title, _, _) in zip(axes[0], columns):
-        cell.set_title(title, fontsize=7)
+        cell.set_title(title, fontsize=7, parse_math=False)
     with atomic.replacing(path) as part:
         figure.savefig(part, dpi=110)
 

@@ -34,6 +34,7 @@ from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
 from translate import Translator, load_translator, read_instances
 
 OTHER = {"A": "B", "B": "A"}
+OF_MASKS = ("area_ratio", "collapsed", "mask_iou", "mask_shape")
 MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
 
 Size = Tuple[int, int]
@@ -73,14 +74,14 @@ class Judge:
             return "IoU of what is painted with the ideal shape"
         return "how sure the classifier is of the instances"
 
-    def look(self, case: Case) -> Tuple[Measured, float]:
-        """Metrics of y and b by themselves, and the number to rank the case by."""
+    def look(self, case: Case) -> Tuple[Measured, Optional[float]]:
+        """Metrics of y and b by themselves, and the number to rank the case by; None where it cannot be told."""
         # where an instance vanished, its old place is looked at
         places = [new if new.any() else old for old, new in zip(case.a, case.b)]
         instances = self._sure(self.of_instances, [classifier.instance_crop(case.y, place) for place in places])
         whole = self._sure(self.of_pictures, [classifier.whole(case.y)])
         found = {"score_pictures": (whole > 0.5).tolist(), "score_instances": (instances > 0.5).tolist()}
-        rank = float(instances.mean())
+        rank = float(instances.mean()) if self.target is None else None
         if self.target is not None and case.truth is not None:
             found.update(measure_shapes(case, case.truth, self.target))
             rank = float(np.mean(found["picture_iou"]))
@@ -112,9 +113,9 @@ def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_
         ideal = shape_truth.ideal_mask(target.shape, instance, case.own_size, mask.shape)
         painted = shape_truth.painted_mask(case.y, target.colour, truth, i, case.own_size)
         for kind, shown in (("mask", mask), ("picture", painted)):
-            is_nearest = shown.any() and shape_truth.nearest_shape(shown, instance, case.own_size) == target.shape
             found[f"{kind}_iou"].append(metrics.iou(shown, ideal))
-            found[f"{kind}_shape"].append(float(is_nearest))
+            nearest = shape_truth.nearest_shape(shown, instance, case.own_size)
+            found[f"{kind}_shape"].append(float(nearest == target.shape))
         error = shape_truth.colour_error(case.y, ideal, target.colour)
         found["colour_error"] += [] if error is None else [error]
     return found
@@ -155,13 +156,20 @@ class Evaluator:
                 tqdm.write(f"{item.name}: all its masks are empty; left out")
                 continue
             same = replace(case, y=case.x, b=case.a)
-            looks, found.ranks[item.name] = judge.look(case)
-            found.measured[TRANSLATED][item.name] = {**measure_changes(case), **looks}
+            looks, rank = judge.look(case)
+            measured = {**measure_changes(case), **looks}
+            # a model without masks has none to be measured
+            of_masks = () if translator.ins_per else OF_MASKS
+            found.measured[TRANSLATED][item.name] = {k: v for k, v in measured.items() if k not in of_masks}
+            if rank is not None:
+                found.ranks[item.name] = rank
             found.measured[NO_TRANSLATION][item.name] = {**measure_changes(same), **judge.look(same)[0]}
             if self.network:
                 shown[TRANSLATED].append(case.y)
                 shown[NO_TRANSLATION].append(case.x)
             report.write_cells(self.folder, direction, item.name, cells_of(case))
+        if not found.measured[TRANSLATED]:
+            raise UserError(f"all masks of {self.args.phase}{source} are empty; is white inside the instance?")
         for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
             picture, masks = read_item(item, self.size)
             filled = np.flatnonzero(masks.any(axis=(1, 2)))
@@ -202,34 +210,36 @@ class Evaluator:
         text = " and ".join(f"{value:.1%} of {what}" for what, value in accuracy.items())
         found = [f"The classifiers are right about {text} that they were not trained on."]
         for what, value in accuracy.items():
-            if value < classifier.LEAST_ACCURACY:
+            if not value >= classifier.LEAST_ACCURACY:
                 found.append(f"Warning: {value:.1%} is too little for the score of {what} to mean much.")
+        if self.args.phase == "train":
+            found.append("Warning: model and classifiers were trained on these very pictures.")
         return found
 
     def _items(self, letter: str, sources: Sequence[str]) -> List[Item]:
         """The pictures to translate, where the domain is among `sources`, or else to show what real ones get."""
-        try:
-            return items_with_masks(self.args.dataroot, self.args.phase, letter)
-        except UserError as error:
-            if letter in sources:
-                raise
-            print(f"no real target pictures to compare with: {error}")
-            return []
+        root, phase = self.args.dataroot, self.args.phase
+        if letter in sources or Path(root, f"{phase}{letter}").is_dir():
+            return items_with_masks(root, phase, letter, "give another --phase")
+        print(f"no real target pictures to compare with: there is no {root}/{phase}{letter}")
+        return []
 
-    def _read_training(self, letter: str) -> Tuple[np.ndarray, np.ndarray, List[np.ndarray]]:
+    def _read_training(self, letter: str) -> Tuple[classifier.Samples, classifier.Samples, List[np.ndarray]]:
         """Training pictures and crops of their instances for the classifiers, and the pictures as they are for FID."""
-        items = items_with_masks(self.args.dataroot, "train", letter)
+        items = items_with_masks(self.args.dataroot, "train", letter, "the classifiers learn from them")
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
-        whole, crops, shown = [], [], []
+        whole, crops, owners, shown = [], [], [], []
         for i in tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False):
             picture, masks = read_item(items[i], self.size)
             own = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
             crops += own
+            owners += [len(whole)] * len(own)
             whole += [classifier.whole(picture)] if own else []
             shown += [picture] if own and self.network else []
         if not crops:
             raise UserError(f"all masks of {self.args.dataroot}/train{letter} are empty; is white inside the instance?")
-        return np.stack(whole), np.stack(crops), shown
+        of_pictures = classifier.Samples(np.stack(whole), np.arange(len(whole)))
+        return of_pictures, classifier.Samples(np.stack(crops), np.array(owners)), shown
 
 
 def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
@@ -237,15 +247,15 @@ def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
     return pictures.read_picture(item.image, size), pictures.read_masks(list(item.masks.values()), size)
 
 
-def items_with_masks(root: str, phase: str, letter: str) -> List[Item]:
+def items_with_masks(root: str, phase: str, letter: str, hint: str) -> List[Item]:
     """The pictures of a phase and domain that have masks.
 
     Raises:
-        UserError: where there are none.
+        UserError: where there are none; it ends with `hint`.
     """
     items = [item for item in pictures.find_items(root, phase, letter) if item.masks]
     if not items:
-        raise UserError(f"no picture in {root}/{phase}{letter} has a mask; give another --phase")
+        raise UserError(f"no picture in {root}/{phase}{letter} has a mask; {hint}")
     return items
 
 
@@ -272,6 +282,7 @@ def main() -> None:
     folder = Path(args.output)
     if (folder / "metrics.json").exists() and not args.overwrite:
         raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
+    settings = {k: getattr(args, k) for k in ("model", "dataroot", "phase", "ins_max", "ins_per", "set_order", "seed")}
     weights = inception.find(args.inception)
     context.set_up(args)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
@@ -280,9 +291,11 @@ def main() -> None:
         translators[args.direction], size = load_translator(args)
     atomic.make_folder(folder, "--output")
     evaluator = Evaluator(args, directions, size, inception.LocalInceptionV3(weights) if weights else None)
+    if (folder / "metrics.json").exists():
+        report.remove(folder)
     found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
     accuracy = {"pictures": evaluator.of_pictures.accuracy, "instances": evaluator.of_instances.accuracy}
-    about = {"model": args.model, "dataroot": args.dataroot, "phase": args.phase, "classifier_accuracy": accuracy}
+    about = {**settings, "size": size, "classifier_accuracy": accuracy}
     print("\n" + report.write(folder, about, found, evaluator.notes()))
     print(f"open {folder / 'index.html'}")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -98,16 +99,26 @@ def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], not
         }
         for direction, evaluation in found.items()
     }
-    atomic.write_text(folder / "metrics.json", json.dumps({**about, "directions": directions}, indent=1) + "\n")
     tables = [f"## {direction}\n\n{markdown(evaluation.table())}" for direction, evaluation in found.items()]
     page = "\n".join([*notes, HOW_TO_READ, "", *tables])
     atomic.write_text(folder / "metrics.md", page)
     sections = []
     for direction, evaluation in found.items():
         sections += _sections(direction, evaluation, notes)
-        write_strip(folder, direction, evaluation)
+        if evaluation.ranks:
+            write_strip(folder, direction, evaluation)
     gallery.write_page(folder / "index.html", "InstaGAN: evaluation", sections)
+    # last: where it is, the evaluation is whole
+    atomic.write_text(folder / "metrics.json", json.dumps({**about, "directions": directions}, indent=1) + "\n")
     return page
+
+
+def remove(folder: Path) -> None:
+    """Remove an earlier evaluation from its folder, first what says that it is whole."""
+    (folder / "metrics.json").unlink()
+    for path in (folder / "metrics.md", folder / "index.html", *folder.glob("cases_*.png")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
 
 
 def write_cells(folder: Path, direction: str, name: str, cells: Sequence[np.ndarray]) -> None:

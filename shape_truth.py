@@ -30,6 +30,8 @@ from metrics import iou
 SAME_COLOUR = 70
 # painted pixels are looked for up to so many times an instance's size from its centre
 REACH = 1.5
+# circle and square, which are much alike, overlap by 0.79
+LEAST_OVERLAP = 0.5
 
 Instance = Dict[str, Any]
 
@@ -96,9 +98,14 @@ def painted_mask(
     return where & (np.abs(picture.astype(np.float32) - colour).max(axis=2) <= SAME_COLOUR)
 
 
-def nearest_shape(mask: np.ndarray, instance: Instance, own_size: Sequence[int]) -> str:
-    """The shape, at the instance's centre and of its size, that a mask (H, W) overlaps best (by IoU)."""
-    return max(SHAPES, key=lambda shape: iou(mask, ideal_mask(shape, instance, own_size, mask.shape)))
+def nearest_shape(mask: np.ndarray, instance: Instance, own_size: Sequence[int]) -> Optional[str]:
+    """The shape, at the instance's centre and of its size, that a mask (H, W) overlaps best (by IoU).
+
+    None where that is by less than LEAST_OVERLAP: a speck, or a mask of everything, is no shape.
+    """
+    overlap = {shape: iou(mask, ideal_mask(shape, instance, own_size, mask.shape)) for shape in SHAPES}
+    best = max(overlap, key=lambda shape: overlap[shape])
+    return best if overlap[best] >= LEAST_OVERLAP else None
 
 
 def colour_error(picture: np.ndarray, where: np.ndarray, colour: np.ndarray) -> Optional[float]:

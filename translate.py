@@ -180,7 +180,8 @@ def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, in
     parameters, config = model_file.load_model(path)
     network = GENERATORS[args.direction]
     if network not in config["networks"]:
-        raise UserError(f"{path} has no generator for {args.direction}; it holds {', '.join(config['networks'])}")
+        held = ", ".join(config["networks"])
+        raise UserError(f"{path} has no generator for {args.direction}; it holds {held}: give the other --direction")
     size = (args.fineSizeH or config.get("fineSizeH"), args.fineSizeW or config.get("fineSizeW"))
     if None in size:
         raise UserError(f"{path} does not say what size it was trained at; give --fineSizeH and --fineSizeW")

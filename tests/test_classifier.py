@@ -12,7 +12,7 @@ from PIL import Image
 
 import classifier
 import cpu_kernels
-from classifier import SIZE, Classifier
+from classifier import SIZE, Classifier, Samples
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,13 @@ def boxes(colour, count=20, seed=0):
 RED, BLUE = boxes((230, 30, 30)), boxes((30, 30, 230), seed=1)
 
 
+def samples(shown, of_picture=None):
+    return Samples(shown, np.arange(len(shown)) if of_picture is None else np.array(of_picture))
+
+
 def test_it_learns_and_says_how_well_on_what_it_did_not_see():
     learned = Classifier("a")
-    learned.train(RED, BLUE)
+    learned.train(samples(RED), samples(BLUE))
     assert learned.accuracy == 1
     assert (learned.probability(boxes((230, 30, 30), 40, seed=2)) < 0.5).mean() > 0.95
     assert (learned.probability(boxes((30, 30, 230), 5, seed=3)) > 0.5).all()
@@ -45,7 +49,7 @@ def test_it_learns_and_says_how_well_on_what_it_did_not_see():
 def test_accuracy_on_pictures_that_tell_nothing_is_no_better_than_chance():
     learned = Classifier("a")
     noise = np.random.default_rng(0).integers(0, 256, (400, SIZE, SIZE, 3), np.uint8)
-    learned.train(noise[:200], noise[200:])
+    learned.train(samples(noise[:200]), samples(noise[200:]))
     assert abs(learned.accuracy - 0.5) < 0.2
 
 
@@ -57,7 +61,7 @@ def test_accuracy_is_the_mean_over_both_domains():
             return np.zeros(len(shown))
 
     learned = SaysA("a")
-    learned.train(RED[:4], BLUE)
+    learned.train(samples(RED[:4]), samples(BLUE))
     assert learned.accuracy == 0.5
 
 
@@ -68,7 +72,18 @@ def test_only_pictures_that_are_not_held_out_are_learned_from(monkeypatch):
     monkeypatch.setattr(classifier, "STEPS", 10)
     dark = np.zeros((20, SIZE, SIZE, 3), np.uint8)
     dark[1 :: classifier.HELD_OUT] = 255
-    Classifier("a").train(dark, dark)
+    Classifier("a").train(samples(dark), samples(dark))
+    assert len(seen) == 10 and max(seen) == 0
+
+
+def test_crops_of_one_picture_are_held_out_together(monkeypatch):
+    seen = []
+    monkeypatch.setattr(classifier, "_augmented", lambda shown, rng: seen.append(shown.max()) or shown[..., :0].sum())
+    monkeypatch.setattr(classifier, "STEPS", 10)
+    of_picture = np.repeat(np.arange(7), 3)
+    dark = np.zeros((21, SIZE, SIZE, 3), np.uint8)
+    dark[of_picture % classifier.HELD_OUT == 1] = 255
+    Classifier("a").train(samples(dark, of_picture), samples(dark, of_picture))
     assert len(seen) == 10 and max(seen) == 0
 
 
@@ -82,7 +97,7 @@ def test_the_probability_of_a_picture_depends_on_itself_alone():
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     learned = Classifier("a")
-    learned.train(RED, BLUE)
+    learned.train(samples(RED), samples(BLUE))
     learned.save(tmp_path / "c.h5")
     expected = learned.probability(RED)
     nn.clear_parameters()
@@ -97,36 +112,38 @@ def test_it_is_trained_once_for_the_same_pictures(tmp_path, monkeypatch):
     trained = []
     train = Classifier.train
     monkeypatch.setattr(Classifier, "train", lambda self, *a, **k: trained.append(self.name) or train(self, *a, **k))
-    samples = {"A": RED, "B": BLUE}
-    first = classifier.cached("pictures", tmp_path, samples).probability(RED)
+    domains = {"A": samples(RED), "B": samples(BLUE)}
+    first = classifier.cached("pictures", tmp_path, domains).probability(RED)
     for _ in range(2):
         nn.clear_parameters()
-        np.testing.assert_array_equal(classifier.cached("pictures", tmp_path, samples).probability(RED), first)
+        np.testing.assert_array_equal(classifier.cached("pictures", tmp_path, domains).probability(RED), first)
     assert trained == ["pictures"]
     nn.clear_parameters()
-    classifier.cached("pictures", tmp_path, {"A": RED, "B": RED})
+    classifier.cached("pictures", tmp_path, {"A": samples(RED), "B": samples(RED)})
     assert trained == ["pictures", "pictures"] and len(list(tmp_path.glob("*.h5"))) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_no_more(tmp_path, capsys):
-    classifier.cached("pictures", tmp_path / "absent", {"A": RED, "B": BLUE})
+    classifier.cached("pictures", tmp_path / "absent", {"A": samples(RED), "B": samples(BLUE)})
     assert "not kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damaged", [".h5", ".json"])
-def test_a_damaged_file_is_named(tmp_path, damaged):
-    samples = {"A": RED, "B": BLUE}
-    classifier.cached("pictures", tmp_path, samples)
+def test_a_damaged_file_costs_only_the_training(tmp_path, damaged, capsys):
+    domains = {"A": samples(RED), "B": samples(BLUE)}
+    expected = classifier.cached("pictures", tmp_path, domains).probability(RED)
     (path,) = tmp_path.glob(f"*{damaged}")
     path.write_text("")
     nn.clear_parameters()
-    with pytest.raises(errors.UserError, match=path.name):
-        classifier.cached("pictures", tmp_path, samples)
+    np.testing.assert_array_equal(classifier.cached("pictures", tmp_path, domains).probability(RED), expected)
+    assert path.name in capsys.readouterr().out and path.stat().st_size
 
 
 def test_too_few_pictures_are_refused():
     with pytest.raises(errors.UserError, match="2 training pictures"):
-        Classifier("a").train(RED[:1], BLUE)
+        Classifier("a").train(samples(RED[:1]), samples(BLUE))
+    with pytest.raises(errors.UserError, match="2 training pictures"):
+        Classifier("a").train(samples(RED, np.zeros(20)), samples(BLUE))
 
 
 def test_a_crop_is_the_square_around_the_instance_with_a_margin():

@@ -311,8 +311,10 @@ def test_the_page_shows_the_cases_from_its_own_folder(run, tmp_path):
     assert (out / "cases_BtoA.png").is_file()
 
 
-def test_the_same_again_gives_the_same_figures(run, tmp_path):
+def test_the_same_again_gives_the_same_figures(run, model, tmp_path):
     for out in "one", "two":
+        for path in model.parent.glob("classifier_*"):
+            path.unlink()
         assert run("--direction", "AtoB", "--set-order", "random", "--seed", 3, out=tmp_path / out)[0] == 0
     one, two = ((tmp_path / out / "metrics.json").read_text() for out in ("one", "two"))
     assert one == two
@@ -321,11 +323,38 @@ def test_the_same_again_gives_the_same_figures(run, tmp_path):
 def test_an_evaluation_is_not_overwritten_unasked(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("precious")
+    (tmp_path / "out" / "cases_BtoA.png").write_text("of the old one")
     code, _, err = run()
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
     assert (tmp_path / "out" / "metrics.json").read_text() == "precious"
     assert run("--overwrite", "--direction", "AtoB")[0] == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["phase"] == "test"
+    assert not (tmp_path / "out" / "cases_BtoA.png").exists()
+
+
+def test_masks_that_are_all_empty_end_in_one_line_and_no_evaluation(run, data, tmp_path):
+    for letter in "AB":
+        pictures.write_png(data / f"void{letter}" / "0.png", np.zeros((32, 32, 3), np.uint8))
+        pictures.write_png(data / f"void{letter}_seg" / "0_0.png", np.zeros((32, 32), np.uint8))
+    code, _, err = run("--phase", "void")
+    assert code == 2 and "all masks of voidA are empty" in err
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_model_without_masks_is_not_measured_by_them(run, model, tmp_path):
+    parameters, config = model_file.load_model(model)
+    model_file.save_model(tmp_path / "cyclegan.h5", parameters, {**config, "ins_per": 0})
+    assert run("--direction", "AtoB", "--model", tmp_path / "cyclegan.h5")[0] == 0
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
+    of_masks = set(evaluate.OF_MASKS)
+    assert not of_masks & set(summary[TRANSLATED]) and of_masks <= set(summary[NO_TRANSLATION])
+    assert summary[TRANSLATED]["background_psnr"]["mean"] < 60 and "picture_iou" in summary[TRANSLATED]
+
+
+def test_the_pictures_that_were_trained_on_are_warned_of(run, tmp_path):
+    assert run("--direction", "AtoB", "--phase", "train")[0] == 0
+    assert "trained on these very pictures" in (tmp_path / "out" / "metrics.md").read_text()
+    assert "trained on these very pictures" in (tmp_path / "out" / "index.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -376,9 +405,10 @@ def test_without_weights_fid_is_left_out_with_a_word(monkeypatch, run, tmp_path)
     assert all("fid" not in column for column in summary.values())
 
 
-@pytest.mark.parametrize("accuracy, warned", [(0.89, True), (0.91, False)])
+@pytest.mark.parametrize("accuracy, warned", [(0.89, True), (0.91, False), (float("nan"), True)])
 def test_a_classifier_that_is_often_wrong_is_warned_of(accuracy, warned):
     shared = evaluate.Evaluator.__new__(evaluate.Evaluator)
+    shared.args = type("A", (), {"phase": "test"})()
     shared.of_pictures, shared.of_instances = (type("C", (), {"accuracy": a})() for a in (1.0, accuracy))
     notes = shared.notes()
     assert f"{accuracy:.1%} of instance crops" in notes[0]

@@ -79,6 +79,26 @@ def test_each_shape_is_nearest_to_itself(shape):
     assert shape_truth.nearest_shape(ideal, INSTANCE, OWN) == shape
 
 
+@pytest.mark.parametrize("where", [np.s_[4:5, 12:13], np.s_[0:1, 0:1], np.s_[:, :]])
+def test_a_speck_and_everything_are_no_shape(where):
+    mask = np.zeros(OWN, bool)
+    assert shape_truth.nearest_shape(mask, INSTANCE, OWN) is None
+    mask[where] = True
+    assert shape_truth.nearest_shape(mask, INSTANCE, OWN) is None
+
+
+@pytest.mark.parametrize("letter, other", ["AB", "BA"])
+def test_untouched_pictures_do_not_show_the_target(data, letter, other):
+    """Whatever their backgrounds have that comes near its colour."""
+    truth = shape_truth.read_instances(data, "train", letter)
+    target = shape_truth.target_of(shape_truth.read_instances(data, "train", other))
+    for item in pictures.find_items(data, "train", letter):
+        picture = pictures.read_picture(item.image)
+        for number, instance in enumerate(truth[item.name]):
+            painted = shape_truth.painted_mask(picture, target.colour, truth[item.name], number, (64, 64))
+            assert shape_truth.nearest_shape(painted, instance, (64, 64)) is None
+
+
 def test_a_circle_in_a_square_has_their_ratio_of_areas():
     big = {**INSTANCE, "centre": [200.0, 200.0], "size": 150.0}
     circle, square = (shape_truth.ideal_mask(shape, big, (400, 400), (400, 400)) for shape in ("circle", "square"))

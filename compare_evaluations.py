@@ -136,7 +136,7 @@ def draw(path: Path, direction: str, folders: Dict[str, Path], found: Dict[str, 
     for cell, (title, _, _) in zip(axes[0], columns):
         cell.set_title(title, fontsize=7, parse_math=False)
     with atomic.replacing(path) as part:
-        figure.savefig(part, dpi=110)
+        figure.savefig(part, dpi=90)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ untouched input and the real target pictures come first and last, as the first e
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -37,7 +36,7 @@ def main() -> None:
     output = Path(args.output)
     if (output / "comparison.md").exists() and not args.overwrite:
         raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
-    whole = {name: read(folder) for name, folder in folders.items()}
+    whole = {name: report.read(folder) for name, folder in folders.items()}
     check_same_data(whole)
     found = {name: evaluation["directions"] for name, evaluation in whole.items()}
     directions = [d for d in report.DIRECTIONS if all(d in evaluation for evaluation in found.values())]
@@ -68,23 +67,6 @@ def parse(arguments: Sequence[str]) -> Dict[str, Path]:
     if len(found) < 2:
         raise UserError("give two evaluations or more to compare")
     return found
-
-
-def read(folder: Path) -> Dict[str, Any]:
-    """The metrics.json of an evaluation.
-
-    Raises:
-        UserError: where the folder holds no evaluation.
-    """
-    try:
-        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        # what is used below
-        _ = found["dataroot"], found["phase"], found["size"], found["classifier_accuracy"].items()
-        for one in found["directions"].values():
-            _ = one["pictures"].items(), [one["summary"][column].items() for column in report.COLUMNS]
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is no output of evaluate.py ({type(error).__name__}: {error})") from None
 
 
 def check_same_data(found: Dict[str, Dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
 from translate import Translator, load_translator, read_instances
 
 OTHER = {"A": "B", "B": "A"}
-OF_MASKS = ("area_ratio", "collapsed", "mask_iou", "mask_shape")
+OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
 MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
 
 Size = Tuple[int, int]
@@ -219,9 +219,10 @@ class Evaluator:
     def _items(self, letter: str, sources: Sequence[str]) -> List[Item]:
         """The pictures to translate, where the domain is among `sources`, or else to show what real ones get."""
         root, phase = self.args.dataroot, self.args.phase
-        if letter in sources or Path(root, f"{phase}{letter}").is_dir():
+        folder = Path(root, f"{phase}{letter}")
+        if letter in sources or folder.is_dir() and any(i.masks for i in pictures.find_items(root, phase, letter)):
             return items_with_masks(root, phase, letter, "give another --phase")
-        print(f"no real target pictures to compare with: there is no {root}/{phase}{letter}")
+        print(f"no real target pictures to compare with: {folder} is not there, or has no masks")
         return []
 
     def _read_training(self, letter: str) -> Tuple[classifier.Samples, classifier.Samples, List[np.ndarray]]:
@@ -280,9 +281,10 @@ def main() -> None:
     """Run the command line."""
     args = evaluate_args(__doc__)
     folder = Path(args.output)
-    if (folder / "metrics.json").exists() and not args.overwrite:
-        raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
-    settings = {k: getattr(args, k) for k in ("model", "dataroot", "phase", "ins_max", "ins_per", "set_order", "seed")}
+    if (folder / "metrics.json").exists():
+        if not args.overwrite:
+            raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
+        report.read(folder)
     weights = inception.find(args.inception)
     context.set_up(args)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
@@ -295,7 +297,10 @@ def main() -> None:
         report.remove(folder)
     found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
     accuracy = {"pictures": evaluator.of_pictures.accuracy, "instances": evaluator.of_instances.accuracy}
-    about = {**settings, "size": size, "classifier_accuracy": accuracy}
+    settings = {name: getattr(args, name) for name in ("dataroot", "phase", "ins_max", "set_order", "seed")}
+    ins_per = next(iter(translators.values())).ins_per
+    model = str(model_file.find_model(args.model))
+    about = {"model": model, **settings, "ins_per": ins_per, "size": size, "classifier_accuracy": accuracy}
     print("\n" + report.write(folder, about, found, evaluator.notes()))
     print(f"open {folder / 'index.html'}")
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
+
+from errors import UserError
 
 import numpy as np
 
@@ -58,19 +59,21 @@ class Evaluation:
     ranked_by: str = ""
 
     def summary(self, column: str) -> Dict[str, Dict[str, Any]]:
-        """By metric, the mean of all values of a column, its standard error, and the number of values.
+        """By metric, the mean of all values of a column, its standard error, and the number of values and pictures.
 
-        The standard error is that of the mean over pictures, since instances of one picture share a fate; it is
-        absent where there is one picture.
+        Instances of one picture share a fate, so the standard error is that of a mean over clusters, the pictures (a
+        ratio estimator; Cochran, Sampling Techniques, section 6.4). It is absent where there is one picture.
         """
         found: Dict[str, Dict[str, Any]] = {name: {"mean": value} for name, value in self.overall[column].items()}
         for name in METRICS:
             each = [m[name] for m in self.measured[column].values() if m.get(name)]
             if each:
-                values, means = np.concatenate(each), [np.mean(v) for v in each]
-                found[name] = {"mean": float(values.mean()), "values": len(values)}
-                if len(each) > 1:
-                    found[name]["standard_error"] = float(np.std(means, ddof=1) / len(means) ** 0.5)
+                values, count = np.concatenate(each), len(each)
+                mean = float(values.mean())
+                found[name] = {"mean": mean, "values": len(values), "pictures": count}
+                if count > 1:
+                    off = sum(float(np.sum(np.subtract(v, mean))) ** 2 for v in each)
+                    found[name]["standard_error"] = (count / (count - 1) * off) ** 0.5 / len(values)
         return found
 
     def table(self) -> List[List[str]]:
@@ -82,6 +85,12 @@ class Evaluation:
         order = sorted(self.ranks, key=lambda name: (-self.ranks[name], name))
         middle = max(0, (len(order) - SHOWN) // 2)
         return {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": order[-SHOWN:][::-1]}
+
+
+def with_accuracy(rows: List[List[str]], accuracy: Dict[str, float]) -> List[List[str]]:
+    """A table with the accuracy of its classifier beside each classification score."""
+    marks = {METRICS[f"score_{kind}"][0]: f" (classifier right: {value:.1%})" for kind, value in accuracy.items()}
+    return [[row[0] + marks.get(row[0], ""), *row[1:]] for row in rows]
 
 
 def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], notes: Sequence[str]) -> str:
@@ -99,12 +108,14 @@ def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], not
         }
         for direction, evaluation in found.items()
     }
-    tables = [f"## {direction}\n\n{markdown(evaluation.table())}" for direction, evaluation in found.items()]
-    page = "\n".join([*notes, HOW_TO_READ, "", *tables])
+    accuracy = about["classifier_accuracy"]
+    tables = {direction: with_accuracy(evaluation.table(), accuracy) for direction, evaluation in found.items()}
+    texts = [f"## {direction}\n\n{markdown(rows)}" for direction, rows in tables.items()]
+    page = "\n".join([*notes, HOW_TO_READ, "", *texts])
     atomic.write_text(folder / "metrics.md", page)
     sections = []
     for direction, evaluation in found.items():
-        sections += _sections(direction, evaluation, notes)
+        sections += _sections(direction, evaluation, tables[direction], notes)
         if evaluation.ranks:
             write_strip(folder, direction, evaluation)
     gallery.write_page(folder / "index.html", "InstaGAN: evaluation", sections)
@@ -114,11 +125,36 @@ def write(folder: Path, about: Dict[str, Any], found: Dict[str, Evaluation], not
 
 
 def remove(folder: Path) -> None:
-    """Remove an earlier evaluation from its folder, first what says that it is whole."""
+    """Remove an earlier evaluation from its folder, first what says that it is whole, and nothing that is not its own.
+
+    Raises:
+        UserError: where metrics.json is not an evaluation's.
+    """
+    read(folder)
     (folder / "metrics.json").unlink()
-    for path in (folder / "metrics.md", folder / "index.html", *folder.glob("cases_*.png")):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
+    for direction in DIRECTIONS:
+        cells = [path for label in CELLS for path in folder.glob(cell_path(direction, "*", label))]
+        for path in (folder / f"cases_{direction}.png", *cells):
+            path.unlink(missing_ok=True)
+    for name in ("metrics.md", "index.html"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read(folder: Path) -> Dict[str, Any]:
+    """The metrics.json of an evaluation.
+
+    Raises:
+        UserError: where the folder holds no evaluation.
+    """
+    try:
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        # what is used of it
+        _ = found["dataroot"], found["phase"], found["size"], found["classifier_accuracy"].items()
+        for one in found["directions"].values():
+            _ = one["pictures"].items(), [one["summary"][column].items() for column in COLUMNS]
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is no output of evaluate.py ({type(error).__name__}: {error})") from None
 
 
 def write_cells(folder: Path, direction: str, name: str, cells: Sequence[np.ndarray]) -> None:
@@ -165,9 +201,11 @@ def _written(form: str, found: Optional[Dict[str, Any]]) -> str:
     return f"{form.format(found['mean'])} ± {form.format(found['standard_error'])}"
 
 
-def _sections(direction: str, evaluation: Evaluation, notes: Sequence[str]) -> List[gallery.Section]:
+def _sections(
+    direction: str, evaluation: Evaluation, rows: List[List[str]], notes: Sequence[str]
+) -> List[gallery.Section]:
     """The part of the page about one direction: its table, then its cases."""
-    sections = [gallery.Section(direction, " ".join([*notes, HOW_TO_READ]), [], table=evaluation.table())]
+    sections = [gallery.Section(direction, " ".join([*notes, HOW_TO_READ]), [], table=rows)]
     for kind, names in evaluation.cases().items():
         text = f"{len(names)} of {len(evaluation.ranks)} pictures, by {evaluation.ranked_by}; nobody chose them."
         titles = [f"{name} ({evaluation.ranks[name]:.3f})" for name in names]

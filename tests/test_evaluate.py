@@ -150,14 +150,22 @@ def test_means_are_over_values_and_errors_over_pictures():
     }
     summary = found.summary(TRANSLATED)
     assert summary["mask_iou"]["mean"] == pytest.approx(0.7) and summary["mask_iou"]["values"] == 3
-    # pictures have 0.6 and 0.9
-    assert summary["mask_iou"]["standard_error"] == pytest.approx(0.15)
-    assert summary["background_psnr"] == {"mean": 20, "values": 1}
+    # the pictures' sums are off the mean by -0.2 and 0.2
+    assert summary["mask_iou"]["standard_error"] == pytest.approx((2 * (0.2**2 + 0.2**2)) ** 0.5 / 3)
+    assert summary["background_psnr"] == {"mean": 20, "values": 1, "pictures": 1}
     assert found.summary(REAL) == {}
     assert found.table()[1:] == [
         ["background PSNR, dB", "", "20.0", ""],
-        ["mask: IoU with the ideal shape", "", "0.700 ± 0.150", ""],
+        ["mask: IoU with the ideal shape", "", "0.700 ± 0.133", ""],
     ]
+
+
+def test_with_a_value_for_each_picture_the_standard_error_is_the_usual_one():
+    values = np.random.default_rng(0).normal(size=20)
+    found = Evaluation()
+    found.measured[TRANSLATED] = {f"{i}": {"agreement": [v]} for i, v in enumerate(values)}
+    expected = np.std(values, ddof=1) / 20**0.5
+    assert found.summary(TRANSLATED)["agreement"]["standard_error"] == pytest.approx(expected)
 
 
 def test_best_median_and_worst_are_by_rank():
@@ -241,6 +249,8 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     assert code == 0, err
     found = json.loads((out / "metrics.json").read_text())
     assert (out / "metrics.md").read_text() in said
+    assert "classification score, instance crops (classifier right: " in said
+    assert found["model"] == str(model) and found["ins_per"] == 1 and found["set_order"] == "decreasing"
     assert "empty: all its masks are empty" in said + err
     assert set(found["directions"]) == {"AtoB", "BtoA"}
     untouched, translated, real = (found["directions"]["AtoB"]["summary"][c] for c in report.COLUMNS)
@@ -321,15 +331,25 @@ def test_the_same_again_gives_the_same_figures(run, model, tmp_path):
 
 
 def test_an_evaluation_is_not_overwritten_unasked(run, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "metrics.json").write_text("precious")
-    (tmp_path / "out" / "cases_BtoA.png").write_text("of the old one")
+    out = tmp_path / "out"
+    assert run()[0] == 0
+    before = (out / "metrics.json").read_text()
     code, _, err = run()
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
-    assert (tmp_path / "out" / "metrics.json").read_text() == "precious"
+    assert (out / "metrics.json").read_text() == before and (out / "cases_BtoA.png").is_file()
+    pictures.write_png(out / "pictures" / "holiday.png", np.zeros((4, 4, 3), np.uint8))
     assert run("--overwrite", "--direction", "AtoB")[0] == 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["phase"] == "test"
-    assert not (tmp_path / "out" / "cases_BtoA.png").exists()
+    assert set(json.loads((out / "metrics.json").read_text())["directions"]) == {"AtoB"}
+    assert not (out / "cases_BtoA.png").exists() and not list((out / "pictures" / "BtoA").iterdir())
+    assert (out / "pictures" / "holiday.png").is_file()
+
+
+def test_what_is_no_evaluation_is_not_overwritten_even_if_asked(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text('{"of": "something else"}')
+    code, _, err = run("--overwrite")
+    assert code == 2 and "no output of evaluate.py" in err
+    assert (tmp_path / "out" / "metrics.json").read_text() == '{"of": "something else"}'
 
 
 def test_masks_that_are_all_empty_end_in_one_line_and_no_evaluation(run, data, tmp_path):

@@ -86,9 +86,7 @@ class DomainSource:
         return Sample(name, pictures.to_network(picture), pictures.masks_to_network(masks[chosen]))
 
     def _decode(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
-        item = self.items[index]
-        masks = pictures.read_masks(list(item.masks.values()), self.load_size)
-        return pictures.read_picture(item.image, self.load_size), masks
+        return pictures.read_item(self.items[index], self.load_size)
 
 
 class DataIterator:

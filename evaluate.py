@@ -33,7 +33,6 @@ from pictures import Item
 from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
 from translate import Translator, load_translator, read_instances
 
-OTHER = {"A": "B", "B": "A"}
 OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
 MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
 
@@ -81,8 +80,10 @@ class Judge:
         instances = self._sure(self.of_instances, [classifier.instance_crop(case.y, place) for place in places])
         whole = self._sure(self.of_pictures, [classifier.whole(case.y)])
         found = {"score_pictures": (whole > 0.5).tolist(), "score_instances": (instances > 0.5).tolist()}
-        rank = float(instances.mean()) if self.target is None else None
-        if self.target is not None and case.truth is not None:
+        rank = None
+        if self.target is None:
+            rank = float(instances.mean())
+        elif case.truth is not None:
             found.update(measure_shapes(case, case.truth, self.target))
             rank = float(np.mean(found["picture_iou"]))
         return {name: [float(value) for value in values] for name, values in found.items()}, rank
@@ -121,6 +122,17 @@ def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_
     return found
 
 
+def measure_case(case: Case, judge: Judge, found: Evaluation, left_out: Sequence[str]) -> None:
+    """Put the metrics of a translation but those `left_out`, its rank, and the metrics of its input into `found`."""
+    looks, rank = judge.look(case)
+    measured = {**measure_changes(case), **looks}
+    found.measured[TRANSLATED][case.name] = {name: v for name, v in measured.items() if name not in left_out}
+    if rank is not None:
+        found.ranks[case.name] = rank
+    same = replace(case, y=case.x, b=case.a)
+    found.measured[NO_TRANSLATION][case.name] = {**measure_changes(same), **judge.look(same)[0]}
+
+
 class Evaluator:
     """What the evaluation of both directions shares: the data, the size to work at, the classifiers, Inception."""
 
@@ -138,14 +150,13 @@ class Evaluator:
         beside = model_file.find_model(args.model).parent
         self.of_pictures = classifier.cached("pictures", beside, {k: v[0] for k, v in training.items()})
         self.of_instances = classifier.cached("instances", beside, {k: v[1] for k, v in training.items()})
-        self.reference = {k: network.features(v[2]) for k, v in training.items()} if network else {}
+        targets = {d[-1] for d in directions} if network else ()
+        self.reference = {letter: network.features(training[letter][2]) for letter in targets}
 
     def evaluate(self, direction: str, translator: Translator) -> Evaluation:
         """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
         source, target = direction[0], direction[-1]
-        truth = shape_truth.read_instances(self.args.dataroot, "train", target)
-        ideal = shape_truth.target_of(truth) if truth and self.truths[source] else None
-        judge = Judge(target, self.of_pictures, self.of_instances, ideal)
+        judge = self._judge(source, target)
         rng = np.random.default_rng(self.args.seed)
         found = Evaluation(ranked_by=judge.ranked_by)
         # for FID, which looks at all of them together
@@ -155,15 +166,8 @@ class Evaluator:
             if not len(case.a):
                 tqdm.write(f"{item.name}: all its masks are empty; left out")
                 continue
-            same = replace(case, y=case.x, b=case.a)
-            looks, rank = judge.look(case)
-            measured = {**measure_changes(case), **looks}
             # a model without masks has none to be measured
-            of_masks = () if translator.ins_per else OF_MASKS
-            found.measured[TRANSLATED][item.name] = {k: v for k, v in measured.items() if k not in of_masks}
-            if rank is not None:
-                found.ranks[item.name] = rank
-            found.measured[NO_TRANSLATION][item.name] = {**measure_changes(same), **judge.look(same)[0]}
+            measure_case(case, judge, found, () if translator.ins_per else OF_MASKS)
             if self.network:
                 shown[TRANSLATED].append(case.y)
                 shown[NO_TRANSLATION].append(case.x)
@@ -171,7 +175,7 @@ class Evaluator:
         if not found.measured[TRANSLATED]:
             raise UserError(f"all masks of {self.args.phase}{source} are empty; is white inside the instance?")
         for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
-            picture, masks = read_item(item, self.size)
+            picture, masks = pictures.read_item(item, self.size)
             filled = np.flatnonzero(masks.any(axis=(1, 2)))
             if not len(filled):
                 continue
@@ -183,6 +187,12 @@ class Evaluator:
             for column, those in shown.items():
                 found.overall[column] = distances(self.network.features(those), self.reference[target]) if those else {}
         return found
+
+    def _judge(self, source: str, target: str) -> Judge:
+        """Who looks at translations into `target`; with an eye to shapes where the truth about both is known."""
+        truth = shape_truth.read_instances(self.args.dataroot, "train", target)
+        ideal = shape_truth.target_of(truth) if truth and self.truths[source] else None
+        return Judge(target, self.of_pictures, self.of_instances, ideal)
 
     def translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
         """Translate the instances of one picture."""
@@ -204,12 +214,17 @@ class Evaluator:
         own_size = pictures.read_picture(item.image).shape[:2] if truth is not None else picture.shape[:2]
         return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
 
+    @property
+    def accuracy(self) -> Dict[str, float]:
+        """That of the classifiers, on pictures kept out of their training."""
+        return {"pictures": self.of_pictures.accuracy, "instances": self.of_instances.accuracy}
+
     def notes(self) -> List[str]:
         """How far the classification score can be trusted."""
-        accuracy = {"whole pictures": self.of_pictures.accuracy, "instance crops": self.of_instances.accuracy}
-        text = " and ".join(f"{value:.1%} of {what}" for what, value in accuracy.items())
+        accuracy = list(zip(("whole pictures", "instance crops"), self.accuracy.values()))
+        text = " and ".join(f"{value:.1%} of {what}" for what, value in accuracy)
         found = [f"The classifiers are right about {text} that they were not trained on."]
-        for what, value in accuracy.items():
+        for what, value in accuracy:
             if not value >= classifier.LEAST_ACCURACY:
                 found.append(f"Warning: {value:.1%} is too little for the score of {what} to mean much.")
         if self.args.phase == "train":
@@ -219,11 +234,13 @@ class Evaluator:
     def _items(self, letter: str, sources: Sequence[str]) -> List[Item]:
         """The pictures to translate, where the domain is among `sources`, or else to show what real ones get."""
         root, phase = self.args.dataroot, self.args.phase
-        folder = Path(root, f"{phase}{letter}")
-        if letter in sources or folder.is_dir() and any(i.masks for i in pictures.find_items(root, phase, letter)):
+        if letter in sources:
             return items_with_masks(root, phase, letter, "give another --phase")
-        print(f"no real target pictures to compare with: {folder} is not there, or has no masks")
-        return []
+        folder = Path(root, f"{phase}{letter}")
+        items = [i for i in pictures.find_items(root, phase, letter) if i.masks] if folder.is_dir() else []
+        if not items:
+            print(f"no real target pictures to compare with: {folder} is not there, or has no masks")
+        return items
 
     def _read_training(self, letter: str) -> Tuple[classifier.Samples, classifier.Samples, List[np.ndarray]]:
         """Training pictures and crops of their instances for the classifiers, and the pictures as they are for FID."""
@@ -231,7 +248,7 @@ class Evaluator:
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
         whole, crops, owners, shown = [], [], [], []
         for i in tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False):
-            picture, masks = read_item(items[i], self.size)
+            picture, masks = pictures.read_item(items[i], self.size)
             own = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
             crops += own
             owners += [len(whole)] * len(own)
@@ -241,11 +258,6 @@ class Evaluator:
             raise UserError(f"all masks of {self.args.dataroot}/train{letter} are empty; is white inside the instance?")
         of_pictures = classifier.Samples(np.stack(whole), np.arange(len(whole)))
         return of_pictures, classifier.Samples(np.stack(crops), np.array(owners)), shown
-
-
-def read_item(item: Item, size: Size) -> Tuple[np.ndarray, np.ndarray]:
-    """A picture (H, W, 3) uint8 and its masks (N, H, W) bool."""
-    return pictures.read_picture(item.image, size), pictures.read_masks(list(item.masks.values()), size)
 
 
 def items_with_masks(root: str, phase: str, letter: str, hint: str) -> List[Item]:
@@ -296,11 +308,10 @@ def main() -> None:
     if (folder / "metrics.json").exists():
         report.remove(folder)
     found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
-    accuracy = {"pictures": evaluator.of_pictures.accuracy, "instances": evaluator.of_instances.accuracy}
     settings = {name: getattr(args, name) for name in ("dataroot", "phase", "ins_max", "set_order", "seed")}
     ins_per = next(iter(translators.values())).ins_per
     model = str(model_file.find_model(args.model))
-    about = {"model": model, **settings, "ins_per": ins_per, "size": size, "classifier_accuracy": accuracy}
+    about = {"model": model, **settings, "ins_per": ins_per, "size": size, "classifier_accuracy": evaluator.accuracy}
     print("\n" + report.write(folder, about, found, evaluator.notes()))
     print(f"open {folder / 'index.html'}")
 

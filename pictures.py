@@ -98,6 +98,11 @@ def read_masks(paths: Sequence[Path], size: Tuple[int, int]) -> np.ndarray:
     return np.array([read_mask(p, size) for p in paths], bool).reshape(-1, *size)
 
 
+def read_item(item: Item, size: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
+    """Read a picture (H, W, 3) uint8 and its masks (N, H, W) bool at `size` = (height, width)."""
+    return read_picture(item.image, size), read_masks(list(item.masks.values()), size)
+
+
 def to_network(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
     return np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32) / 127.5 - 1

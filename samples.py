@@ -49,8 +49,8 @@ class SampleGrid:
         pictures.write_png(path, stack(columns, axis=1, gap=3 * GAP))
 
     def _read(self, item: Item, ins_max: int) -> Tuple[np.ndarray, np.ndarray]:
-        picture = pictures.to_network(pictures.read_picture(item.image, self.size))
-        masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), self.size))
+        picture, masks = pictures.read_item(item, self.size)
+        picture, masks = pictures.to_network(picture), pictures.masks_to_network(masks)
         return picture, masks[instances.select(masks, ins_max, "decreasing", np.random.default_rng(0))]
 
 

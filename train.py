@@ -201,6 +201,7 @@ class InstaGAN:
         with nn.parameter_scope(f"gen_{source}2{target}"):
             y, b = generator(x, a, owner, self.arch)
         if not self.ins_per:
+            # CycleGAN makes no masks: what the mask decoder says is not looked at
             b = a
         with nn.parameter_scope(f"gen_{target}2{source}"):
             reconstructed, identity = generator_twice((y, b), (x, a), owner, self.arch)

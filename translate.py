@@ -199,8 +199,8 @@ def read_instances(
     item: Item, translator: Translator, size: Tuple[int, int], args: argparse.Namespace, rng: np.random.Generator
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A picture (3, H, W), all its masks (N, H, W), both in [-1, 1], and the indices of those to translate in order."""
-    picture = pictures.to_network(pictures.read_picture(item.image, size))
-    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), size))
+    picture, masks = pictures.read_item(item, size)
+    picture, masks = pictures.to_network(picture), pictures.masks_to_network(masks)
     ins_max = args.ins_max if translator.ins_per else 0
     return picture, masks, instances.select(masks, ins_max, args.set_order, rng)
 

@@ -39,6 +39,7 @@ import layers  # noqa: E402
 import models  # noqa: E402
 from args import train_args  # noqa: E402
 from data_source import Sample  # noqa: E402
+from report import markdown  # noqa: E402
 from train import InstaGAN  # noqa: E402
 
 Case = Dict[str, Any]
@@ -178,7 +179,7 @@ def layer_table(cases: Dict[str, Case], found: Dict[str, Dict[str, Dict[str, flo
     for name, rate in rates.items():
         cells = [f"{found[name][who]['seconds'] * 1e3:.2f}, {rate[who]:.0f}" for who in names]
         rows.append([name, *cells, f"{rate['onednn'] / peak:.0%}"])
-    return table(rows)
+    return markdown(rows)
 
 
 def step_table(found: Dict[str, Dict[str, Dict[str, float]]]) -> str:
@@ -189,18 +190,12 @@ def step_table(found: Dict[str, Dict[str, Dict[str, float]]]) -> str:
         of = found[name]
         ratio = f"{of['onednn']['seconds'] / of['pytorch']['seconds']:.2f}" if "pytorch" in of else ""
         rows.append([name, *(cost(of[who]) for who in names), ratio])
-    return table(rows)
+    return markdown(rows)
 
 
 def cost(figures: Dict[str, float]) -> str:
     """Seconds and GB."""
     return f"{figures['seconds']:.2f}, {figures['memory'] / 1e9:.2f}"
-
-
-def table(rows: List[List[str]]) -> str:
-    """Rows of cells in Markdown; the first one is the header."""
-    header, *lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-    return "\n".join([header, "|---" * len(rows[0]) + "|", *lines]) + "\n"
 
 
 def instances(command: List[str], args: argparse.Namespace) -> None:
@@ -216,7 +211,7 @@ def instances(command: List[str], args: argparse.Namespace) -> None:
     atomic.write_text(args.output / "instances.json", json.dumps(found, indent=1) + "\n")
     plot(found, args.output / "instances.png")
     header = ["instances", *(f"{kind}: s, GB" for kind in found)]
-    print(table([header, *([f"{count}", *(cost(of[count]) for of in found.values())] for count in COUNTS)]))
+    print(markdown([header, *([f"{count}", *(cost(of[count]) for of in found.values())] for count in COUNTS)]))
 
 
 def plot(found: Dict[str, Dict[int, Dict[str, float]]], path: Path) -> None:

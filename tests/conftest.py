@@ -8,7 +8,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict
+from types import ModuleType
+from typing import Any, Callable, Dict, Tuple
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ REFERENCE = ROOT / "tests" / "data" / "reference"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import errors  # noqa: E402
 from errors import UserError  # noqa: E402
 
 import nnabla as nn  # noqa: E402
@@ -108,6 +110,20 @@ def kernels(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
         return cpu_kernels.configure(request.param)
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture()
+def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Tuple[int, str, str]]:
+    """`run_main(translate, "--model", path)` runs a script's main here; gives exit code, standard output and error."""
+
+    def run(module: ModuleType, *arguments: Any) -> Tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
+        nn.clear_parameters()
+        with pytest.raises(SystemExit) as exit_:
+            errors.run_main(module.main)
+        return (exit_.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

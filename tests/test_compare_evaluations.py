@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
-
-import errors
 
 import numpy as np
 import pytest
@@ -40,15 +37,11 @@ def evaluation(tmp_path):
 
 
 @pytest.fixture()
-def compare(monkeypatch, capsys, tmp_path):
+def compare(run_main, tmp_path):
     """Run the command into `out`; gives (exit code, standard output, standard error)."""
 
     def run(*arguments):
-        arguments = ["compare_evaluations.py", *map(str, arguments), "--output", str(tmp_path / "out")]
-        monkeypatch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as exit_:
-            errors.run_main(compare_evaluations.main)
-        return (exit_.value.code, *capsys.readouterr())
+        return run_main(compare_evaluations, *arguments, "--output", tmp_path / "out")
 
     return run
 

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from html.parser import HTMLParser
-
-import errors
 
 import nnabla as nn
 import nnabla.functions as F
@@ -228,17 +225,12 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture()
-def run(monkeypatch, capsys, data, model, tmp_path):
+def run(monkeypatch, run_main, data, model, tmp_path):
     """Run evaluate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
     monkeypatch.setattr(classifier, "STEPS", 30)
 
     def run(*arguments, out=tmp_path / "out"):
-        arguments = ["--model", model, "--dataroot", data, "--output", out, "-c", "cpu", *arguments]
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        nn.clear_parameters()
-        with pytest.raises(SystemExit) as exit_:
-            errors.run_main(evaluate.main)
-        return (exit_.value.code, *capsys.readouterr())
+        return run_main(evaluate, "--model", model, "--dataroot", data, "--output", out, "-c", "cpu", *arguments)
 
     return run
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
-
-import errors
 
 import numpy as np
 import pytest
@@ -82,18 +79,11 @@ def data(tmp_path):
 
 
 @pytest.fixture()
-def translated(monkeypatch, capsys, model, tmp_path):
+def translated(run_main, model, tmp_path):
     """Run translate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
 
     def run(*arguments, out=tmp_path / "out", of=model):
-        arguments = ["--model", of, "--output", out, "-c", "cpu", *arguments]
-        monkeypatch.setattr(sys, "argv", ["translate.py", *map(str, arguments)])
-        import nnabla as nn
-
-        nn.clear_parameters()
-        with pytest.raises(SystemExit) as exit_:
-            errors.run_main(translate.main)
-        return (exit_.value.code, *capsys.readouterr())
+        return run_main(translate, "--model", of, "--output", out, "-c", "cpu", *arguments)
 
     return run
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence
+from typing import Sequence
 
 from errors import UserError
 
+from command_line import Parser, real, whole
 from models import Architecture, smallest_size
 
 # what a resumed run may not change: the model, the data, and the course of the training
@@ -18,52 +20,6 @@ FIXED_ON_RESUME = (
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
     "pool_size seed type_config pretrained"
 ).split()
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument as one line, knows no abbreviations, and shows defaults in --help."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=_Formatter, allow_abbrev=False)
-
-    def error(self, message: str) -> None:
-        """Raise UserError in place of printing the usage."""
-        raise UserError(f"{message} (see --help)")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        unset = action.default is None or action.default is False or action.default == []
-        return action.help if unset else super()._get_help_string(action)
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not text.strip().lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
-def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], float]:
-    """An argparse type: a number from 0 (above 0 where not `zero`) to less than `below`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not (0 <= value if zero else 0 < value) or not value < below:
-            bound = "at least 0" if zero else "above 0"
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2))
-            )
-        return value
-
-    return parse
 
 
 def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,13 +38,7 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
     _add_context(parser.add_argument_group("device"))
     args = parser.parse_args(argv)
     if args.resume:
-        saved = _saved_args(args.monitor_path)
-        parser.set_defaults(**saved)
-        args = parser.parse_args(argv)
-        differing = [name for name in FIXED_ON_RESUME if name in saved and getattr(args, name) != saved[name]]
-        if differing:
-            what = ", ".join(f"--{n.replace('_', '-')} {getattr(args, n)} (was {saved[n]})" for n in differing)
-            raise UserError(f"--resume cannot change {what}; leave that out, or start anew in another --monitor-path")
+        args = _as_it_was(parser, args.monitor_path, sys.argv[1:] if argv is None else argv)
     _check_sizes(args)
     if args.pretrained and not args.resume and not Path(args.pretrained).exists():
         raise UserError(f"no file {args.pretrained} (--pretrained)")
@@ -251,14 +201,31 @@ def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
     add("--seed", type=whole(0), default=0, help="for --set-order random")
 
 
-def _saved_args(folder: str) -> Dict[str, Any]:
-    """The arguments of the run in `folder`, as args.json has them, without those that say where it is."""
+def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of the run in `folder`, as its args.json has them, changed by `argv` where that may be."""
     path = Path(folder) / "args.json"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"nothing to resume: {path} is not there or not readable; check --monitor-path") from None
-    return {name: value for name, value in saved.items() if name not in ("resume", "monitor_path")}
+        raise UserError(
+            f"nothing to resume: {path} is not there or not readable; check --monitor-path, or leave out --resume"
+        ) from None
+    try:
+        if not isinstance(saved, dict):
+            raise UserError("it holds no arguments")
+        # the same checks as on the command line; where the run is may have changed
+        flags = parser.flags({name: v for name, v in saved.items() if name not in ("resume", "monitor_path")})
+        before = parser.parse_args(flags)
+    except UserError as error:
+        raise UserError(f"{path} is not as train.py wrote it ({error}); bring the original back") from None
+    args = parser.parse_args([*flags, *argv])
+    differing = [name for name in FIXED_ON_RESUME if getattr(args, name) != getattr(before, name)]
+    if differing:
+        what = ", ".join(
+            f"--{name.replace('_', '-')} {getattr(args, name)} (was {getattr(before, name)})" for name in differing
+        )
+        raise UserError(f"--resume cannot change {what}; leave that out, or start anew in another --monitor-path")
+    return args
 
 
 def _check_sizes(args: argparse.Namespace) -> None:

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files so that each is whole or absent: under another name first, then renamed; and make their folders."""
+"""Write files so that each is whole or absent: under another name first, then renamed; make and lock their folders."""
 
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
 from errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: two runs at once into one folder go unnoticed there
+    fcntl = None
 
 
 @contextmanager
@@ -32,6 +38,37 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what writers that were killed left in `folder`; call it where no writer can be at work (`locked`)."""
+    for part in folder.glob(".*.part.*"):
+        part.unlink()
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold `path`, a folder or a file (made where it is missing), against other processes while the block runs.
+
+    The lock dies with the process, so that a killed one blocks nobody.
+
+    Raises:
+        UserError: with the words `busy`, where another process holds it.
+    """
+    # network file systems lock only what is opened for writing, which a folder cannot be
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(busy) from None
+            except OSError as error:
+                # no reason to refuse a file system: some cannot lock
+                print(f"{path} cannot be locked ({error.strerror}): start no second run there", file=sys.stderr)
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_folder(path: Path, flag: str) -> None:

@@ -2,12 +2,13 @@
 """Checkpoints: all that a training run needs to go on, in one file that is whole or absent.
 
 `checkpoint_NNNNNN.npz` holds arrays by name and, as JSON text, everything else. It is a zip file with checksums,
-and is read without executing anything.
+and is read without executing anything, and into no more memory than the file has bytes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import zipfile
@@ -22,6 +23,10 @@ import atomic
 
 Arrays = Dict[str, np.ndarray]
 State = Dict[str, Any]
+
+# what zipfile, NumPy and JSON raise on bytes that make no sense
+_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, LookupError, SyntaxError, RuntimeError)
+_DAMAGED += (ArithmeticError, MemoryError)
 
 
 def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Path:
@@ -43,23 +48,60 @@ def numbered(folder: str | Path, stem: str, ending: str) -> List[Path]:
     return sorted((path for path in found if found[path]), key=lambda path: int(found[path][1]))
 
 
-def load_newest(folder: str | Path) -> Tuple[Arrays, State]:
-    """Read the newest checkpoint that is whole; one that is damaged is named on standard error and passed over.
+def load(path: str | Path) -> Tuple[Arrays, State]:
+    """Read a checkpoint: its arrays by name, and what is plain values.
 
     Raises:
-        UserError: where there is none.
+        UserError: where it is damaged, or is no file of `save`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # what is compressed, or in the file once and in its directory many times, can be larger than the file
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if not stored or sum(member.file_size for member in members) > Path(path).stat().st_size:
+                raise ValueError("it is compressed")
+            found = {member.filename: _array(archive, member) for member in members}
+        state = json.loads(str(found.pop("state.npy")))
+        stems = len("arrays/"), len(".npy")
+        return {name[stems[0] : -stems[1]]: array for name, array in found.items()}, state
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged ({_cause(error)})") from None
+
+
+def load_newest(folder: str | Path) -> Tuple[Path, Arrays, State]:
+    """Read the newest checkpoint that is whole, with its path; damaged ones are named on standard error.
+
+    Raises:
+        UserError: where there are checkpoints, but no whole one.
     """
     for path in reversed(find(folder)):
         try:
-            with np.load(path, allow_pickle=False) as file:
-                names = [n for n in file.files if n.startswith("arrays/")]
-                return {n[len("arrays/") :]: file[n] for n in names}, json.loads(str(file["state"]))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            print(f"{path} is damaged ({error}); taking the one before it", file=sys.stderr)
+            return (path, *load(path))
+        except UserError as error:
+            print(f"{error}; taking the one before it", file=sys.stderr)
     raise UserError(f"no whole checkpoint in {folder} to resume from; start again without --resume")
 
 
-def keep_last(folder: str | Path, stem: str, ending: str, count: int = 3) -> None:
+def keep_last(folder: str | Path, stem: str, ending: str, count: int) -> None:
     """Delete all but the last `count` of the files STEM_NUMBER.ENDING in `folder`."""
     for path in numbered(folder, stem, ending)[:-count]:
         path.unlink()
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array of the archive, whose checksum is verified; read-only."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds objects")
+        data = file.read()
+        if len(data) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{member.filename} is not as long as it says")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

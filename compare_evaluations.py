@@ -19,7 +19,7 @@ import numpy as np
 import atomic
 import pictures
 import report
-from args import Parser
+from command_line import Parser
 from report import NO_TRANSLATION, REAL, TRANSLATED
 
 SHOWN = 4  # pictures in the comparison, evenly spaced by name

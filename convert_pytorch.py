@@ -21,7 +21,8 @@ from errors import UserError, run_main
 
 import numpy as np
 
-from model_file import save_model
+from command_line import Parser, whole
+from model_file import save_model, shown_architecture
 from pth_reader import read_state_dict
 
 # the authors' D_A tells real from fake in domain B, which is y here
@@ -141,35 +142,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--source", required=True, metavar="FOLDER", help="the folder with EPOCH_net_G_A.pth and so on")
     parser.add_argument("--output", required=True, metavar="FILE.h5", help="the model; FILE.json is written beside it")
-    parser.add_argument("--epoch", default="latest", help="which of the saved networks (default: latest)")
+    parser.add_argument("--epoch", default="latest", help="which of the saved networks")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE.h5 and FILE.json if they exist")
     parser.add_argument(
         "--fineSizeH",
-        type=_positive,
+        type=whole(1),
         metavar="H",
         help="the height that the networks were trained at, kept for translate.py",
     )
-    parser.add_argument("--fineSizeW", type=_positive, metavar="W", help="and the width")
+    parser.add_argument("--fineSizeW", type=whole(1), metavar="W", help="and the width")
     parser.add_argument(
         "--ins-per",
-        type=_positive,
+        type=whole(1),
         default=2,
         metavar="N",
-        help="instances translated at a time (default: 2, as in the paper)",
+        help="instances translated at a time; 2 is as in the paper",
     )
     args = parser.parse_args(argv)
     if (args.fineSizeH is None) != (args.fineSizeW is None):
         raise UserError("--fineSizeH and --fineSizeW go together; give both, or neither and both to translate.py")
     return args
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def _convolution(theirs: str, ours: str, shape: Tuple[int, int, int, int]) -> Layers:
@@ -232,17 +227,11 @@ def _check_output(output: Path, overwrite: bool) -> None:
 def _config(parameters: Dict[str, np.ndarray], args: argparse.Namespace) -> Dict[str, object]:
     """What the .json says: the widths and blocks that the parameters show, and what was given by flag."""
     networks = sorted({name.split("/")[0] for name in parameters})
-    generators = [network for network in networks if network.startswith("gen")]
-    discriminators = [network for network in networks if network.startswith("dis")]
-    blocks = {
-        network: sum(name.startswith(f"{network}/encoder_image/block") for name in parameters) // 4
-        for network in generators
-    }
+    shown = {network: shown_architecture(parameters, network) for network in networks}
+    names = ("ngf", "ndf", "n_blocks", "n_layers_D")
+    common = {name: _common(name, {n: of[name] for n, of in shown.items() if name in of}) for name in names}
     return {
-        "ngf": _common("ngf", {n: len(parameters[f"{n}/encoder_image/conv1/b"]) for n in generators}),
-        "ndf": _common("ndf", {n: len(parameters[f"{n}/feature_image/conv1/b"]) for n in discriminators}),
-        "n_blocks": _common("n_blocks", blocks),
-        "n_layers_D": 3 if discriminators else None,
+        **common,
         "norm": "instance",
         "fineSizeH": args.fineSizeH,
         "fineSizeW": args.fineSizeW,

@@ -25,7 +25,7 @@ from errors import UserError, run_main
 import numpy as np
 
 import gallery
-from args import Parser, real
+from command_line import Parser, real
 from monitors import draw_curves
 
 PICTURES = 100

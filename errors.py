@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Callable
 
 # NNabla sets up logging when it is imported, so that it and others greet on standard error, among our one line. Done
 # before, this leaves warnings only; so this module is imported before NNabla (pyproject.toml, isort).
 logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+
+DEBUG = "--debug"  # every script knows it
 
 
 class UserError(Exception):
@@ -21,19 +24,32 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its return value (None counts as 0).
 
     A `UserError` is printed as one line on standard error and exits with 2, as is what the system refuses (a full
-    disk, a folder that may not be written); Ctrl-C exits with 130.
+    disk, a folder that may not be written, memory); Ctrl-C exits with 130. Anything else is a fault of the program:
+    one line too, and exit code 1. With `--debug` the traceback comes before the line.
     """
-    program = Path(sys.argv[0]).name
     try:
         code = main()
-    except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        print(f"{program}: error: {error.strerror or error}:{where}", file=sys.stderr)
-        code = 2
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        code = 130
+        code = _tell("interrupted", 130)
+    except UserError as error:
+        code = _tell(f"error: {error}", 2)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        code = _tell(f"error: {error.strerror or error}{where}", 2)
+    except MemoryError:
+        code = _tell("error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2)
+    except Exception as error:
+        code = _tell(f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1)
     sys.exit(code or 0)
+
+
+def printable(text: str) -> str:
+    """`text` in one line that does nothing to a terminal: what is not printable is shown as an escape sequence."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _tell(what: str, code: int) -> int:
+    if DEBUG in sys.argv:
+        traceback.print_exc()
+    print(printable(f"{Path(sys.argv[0]).name}: {what}"), file=sys.stderr)
+    return code

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Dict, Sequence, Tuple
@@ -19,6 +20,8 @@ import checkpoint
 from models import NETWORKS, Architecture
 
 Config = Dict[str, Any]
+
+LARGEST = 1 << 14  # no size in a model's .json is larger, so that a damaged one cannot ask for all the memory
 
 
 def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Config) -> None:
@@ -64,13 +67,8 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     config_path = path.with_suffix(".json")
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-        architecture_of(config)
-        missing = [name for name in ("networks", "ins_per", "set_order") if name not in config]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        if not set(config["networks"]) <= set(NETWORKS):
-            raise ValueError(f"it names networks other than {', '.join(NETWORKS)}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_config(config, parameters)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
     return parameters, config
 
@@ -79,15 +77,21 @@ def read_parameters(path: str | Path) -> Dict[str, np.ndarray]:
     """All arrays of a .h5 file by full name.
 
     Raises:
-        UserError: where it is missing or cannot be read.
+        UserError: where it is missing, cannot be read, or holds anything but arrays of numbers, as long together as the
+            file at most: a small file may describe arrays of any size, or such as are in other files.
     """
-    parameters: Dict[str, np.ndarray] = {}
+    datasets: Dict[str, h5py.Dataset] = {}
     try:
         with h5py.File(path, "r") as f:
-            f.visititems(lambda name, item: parameters.update({name: item[()]}) if hasattr(item, "shape") else None)
-    except (OSError, RuntimeError, KeyError) as error:
+            f.visititems(lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+            for name, dataset in datasets.items():
+                if dataset.dtype.kind != "f" or dataset.is_virtual or dataset.external:
+                    raise ValueError(f"{name} is no array of numbers")
+            if sum(dataset.nbytes for dataset in datasets.values()) > Path(path).stat().st_size:
+                raise ValueError("its arrays are larger than the file")
+            return {name: dataset[()] for name, dataset in datasets.items()}
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UserError(f"{path} is not a readable .h5 model ({error}); give a file that train.py wrote") from None
-    return parameters
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -123,7 +127,58 @@ def set_parameters(values: Dict[str, np.ndarray], networks: Sequence[str], path:
                     f"{path} does not fit: {network}/{name} is {given[name].shape}, not {variable.shape}; "
                     "use the --ngf, --ndf, --n-blocks and --n-layers-D that it was trained with"
                 )
+            if not np.isfinite(given[name]).all():
+                raise UserError(f"{path}: {network}/{name} holds NaN or infinity: the training diverged; give another")
             variable.d = given[name]
+
+
+def shown_architecture(parameters: Dict[str, np.ndarray], network: str) -> Dict[str, int]:
+    """What the names and shapes of a network's parameters show: "ngf" and "n_blocks", or "ndf" and "n_layers_D".
+
+    The largest weights are looked at too, so that creating such a network takes memory in proportion to them.
+
+    Raises:
+        ValueError: where these contradict each other.
+    """
+    shapes = {name[len(network) + 1 :]: np.shape(v) for name, v in parameters.items() if name.startswith(network + "/")}
+    first = "encoder_image" if network.startswith("gen") else "feature_image"
+    width, *_ = shapes.get(f"{first}/conv1/W") or (0,)
+    if network.startswith("gen"):
+        blocks = [name for name in shapes if re.fullmatch(first + r"/block\d+/conv[12]/W", name)]
+        expected = {name: (4 * width, 4 * width, 3, 3) for name in blocks}
+        expected[f"{first}/conv3/W"] = (4 * width, 2 * width, 3, 3)
+        shown = {"ngf": width, "n_blocks": len(blocks) // 2}
+    else:
+        layers = sum(re.fullmatch(first + r"/conv\d+/W", name) is not None for name in shapes)
+        into, out = (2 * width * min(2**i, 8) for i in (layers - 1, layers))
+        expected = {"classifier/conv1/W": (out, into, 4, 4)}
+        shown = {"ndf": width, "n_layers_D": layers}
+    for name, shape in expected.items():
+        if not width or shapes.get(name) != shape:
+            raise ValueError(f"{network}/{name} is {shapes.get(name, 'missing')}, not {shape}")
+    return shown
+
+
+def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless `config` has what translate.py needs, in its right type, and describes `parameters`."""
+    needed = [f.name for f in fields(Architecture)] + ["networks", "ins_per", "set_order"]
+    missing = [name for name in needed if name not in config] if isinstance(config, dict) else needed
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    networks = config["networks"]
+    if not isinstance(networks, list) or not networks or not all(name in NETWORKS for name in networks):
+        raise ValueError(f"its networks are not some of {', '.join(NETWORKS)}")
+    for name, choices in (("norm", ("instance", "batch")), ("set_order", ("decreasing", "random"))):
+        if config[name] not in choices:
+            raise ValueError(f"its {name} is not one of {', '.join(choices)}")
+    for name in ("fineSizeH", "fineSizeW", "ins_per"):
+        value = config.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
+            raise ValueError(f"its {name} is not a whole number of at most {LARGEST}")
+    for network in networks:
+        for name, value in shown_architecture(parameters, network).items():
+            if config[name] != value:
+                raise ValueError(f"its {name} is {config[name]}, but {network} has {value}")
 
 
 def model_config(arch: Architecture, **more: Any) -> Config:

@@ -7,6 +7,8 @@ A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAM
 from __future__ import annotations
 
 import re
+import struct
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
@@ -19,6 +21,11 @@ from PIL import Image, ImageOps
 import atomic
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
+# what files with these extensions are, whatever they are called
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# 89 million, Pillow's own figure; it only warns, and reads up to twice as many
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS
+warnings.filterwarnings("ignore", module="PIL")
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
 
 
@@ -44,25 +51,70 @@ def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
     return find_pictures(folder, folder.with_name(folder.name + "_seg"))
 
 
-def find_pictures(folder: Path, mask_folder: Path) -> List[Item]:
-    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing), by name."""
-    images: Dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            if path.stem in images:
-                raise UserError(f"{path} and {images[path.stem].name} share a name; their masks would too: rename one")
-            images[path.stem] = path
-    if not images:
-        raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}")
-    masks: Dict[str, Dict[int, Path]] = {}
-    for path in sorted(mask_folder.glob("*")):
-        match = re.fullmatch(r"(.+)_(\d+)", path.stem)
+@dataclass(frozen=True)
+class Listing:
+    """The files of a picture folder and of its mask folder, by what their names say; hidden ones are left out.
+
+    `images` has the pictures by name, `masks` those of a name by number, each a list, of which a good folder has one
+    in each place; `other` are the files in either folder that are neither.
+    """
+
+    images: Dict[str, List[Path]]
+    masks: Dict[str, Dict[int, List[Path]]]
+    other: List[Path]
+
+
+def list_files(folder: Path, mask_folder: Path) -> Listing:
+    """What is in `folder`, and in `mask_folder`, which may be missing."""
+    listing = Listing({}, {}, [])
+    for path in _visible(folder):
+        if path.suffix.lower() in EXTENSIONS:
+            listing.images.setdefault(path.stem, []).append(path)
+        else:
+            listing.other.append(path)
+    for path in _visible(mask_folder) if mask_folder.is_dir() else []:
+        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem)
         if match and path.suffix.lower() == ".png":
-            own, index = masks.setdefault(match[1], {}), int(match[2])
-            if index in own:
-                raise UserError(f"{path} and {own[index].name} are both mask {index} of {match[1]}; rename one")
-            own[index] = path
-    return [Item(name, path, dict(sorted(masks.get(name, {}).items()))) for name, path in images.items()]
+            listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
+        else:
+            listing.other.append(path)
+    return listing
+
+
+def find_pictures(folder: Path, mask_folder: Path) -> List[Item]:
+    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing), by name.
+
+    Raises:
+        UserError: where there is none, or a name or number occurs twice, or a name cannot be written into a page.
+    """
+    listing = list_files(folder, mask_folder)
+    if not listing.images:
+        raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}")
+    for name, paths in listing.images.items():
+        if len(paths) > 1:
+            raise UserError(f"{paths[1]} and {paths[0].name} share a name; their masks would too: rename one")
+        if not is_text(name):
+            raise UserError(f"{paths[0]}: its name is not valid UTF-8; rename it")
+    for name, numbers in listing.masks.items():
+        for number, paths in numbers.items():
+            if len(paths) > 1:
+                raise UserError(f"{paths[1]} and {paths[0].name} are both mask {number} of {name}; rename one")
+    return items_of(listing)
+
+
+def items_of(listing: Listing) -> List[Item]:
+    """The pictures of a listing in which each name and number occurs once."""
+    masks = {name: {i: numbers[i][0] for i in sorted(numbers)} for name, numbers in listing.masks.items()}
+    return [Item(name, paths[0], masks.get(name, {})) for name, paths in listing.images.items()]
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is valid UTF-8 (where it is not, Python has surrogates in it)."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _visible(folder: Path) -> List[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def read_picture(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarray:
@@ -71,7 +123,7 @@ def read_picture(path: str | Path, size: Tuple[int, int] | None = None) -> np.nd
     Raises:
         UserError: where the file is missing or is not a whole picture.
     """
-    image = _open(path)
+    image = open_picture(path)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray((_unit_range(image, path) * 255).round().astype(np.uint8))
     return np.asarray(resized(image.convert("RGB"), size))
@@ -83,14 +135,17 @@ def read_mask(path: str | Path, size: Tuple[int, int] | None = None) -> np.ndarr
     Raises:
         UserError: where the file is missing or is not a whole picture.
     """
-    image = _open(path)
+    return np.asarray(resized(Image.fromarray(mask_level(open_picture(path), path)), size)) > 0.5
+
+
+def mask_level(image: Image.Image, path: str | Path) -> np.ndarray:
+    """How white an image is that was read from `path`: (H, W) float32 in [0, 1]; what is transparent is not."""
     if image.mode.startswith("I") or image.mode == "F":
-        level = _unit_range(image, path)
-    else:
-        # transparent white is not part of the instance
-        rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
-        level = rgba[..., :3].mean(axis=2) * rgba[..., 3]
-    return np.asarray(resized(Image.fromarray(level.astype(np.float32)), size)) > 0.5
+        return _unit_range(image, path)
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return np.asarray(image.convert("L"), np.float32) / 255
+    rgba = np.asarray(image.convert("RGBA"))
+    return rgba[..., :3].sum(axis=2, dtype=np.uint16) * rgba[..., 3].astype(np.float32) / (3 * 255 * 255)
 
 
 def read_masks(paths: Sequence[Path], size: Tuple[int, int]) -> np.ndarray:
@@ -119,13 +174,25 @@ def to_picture(array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
-def _open(path: str | Path) -> Image.Image:
+def open_picture(path: str | Path, whole: bool = True) -> Image.Image:
+    """Read a picture as Pillow has it, upright. Where not `whole`, JPEGs are decoded at an eighth of their size.
+
+    Raises:
+        UserError: where the file is missing, is not a whole picture, or has more than `MOST_PIXELS`.
+    """
     try:
-        image = Image.open(path)
+        # other formats have no business in a data set, and some have Pillow start other programs
+        image = Image.open(path, formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels, more than can be meant; make it smaller")
+        if not whole:
+            image.draft(None, (1, 1))
         image.load()
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has more pixels than can be meant; make it smaller") from None
+    except (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error) as error:
         raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
     try:
         return ImageOps.exif_transpose(image) or image

@@ -37,6 +37,8 @@ from errors import UserError, run_main
 
 from new_folder import new_folder
 
+from command_line import Parser
+
 URL = "https://github.com/bearpaw/clothing-co-parsing"
 PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")
 END_OF_JPEG = b"\xff\xd9"
@@ -269,10 +271,9 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], descr
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; --save_root follows from the categories if it is not given."""
-    parser = argparse.ArgumentParser(
-        description="Make a two-domain data set with masks from Clothing Co-Parsing (CCP).",
+    parser = Parser(
+        "Make a two-domain data set with masks from Clothing Co-Parsing (CCP).",
         epilog=f"Get CCP with: git clone {URL} datasets/clothing-co-parsing",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--data_root", default="datasets/clothing-co-parsing", help="the folder that CCP was cloned to")

@@ -37,6 +37,8 @@ from errors import UserError, run_main
 
 from new_folder import new_folder
 
+from command_line import Parser
+
 # Each says for offsets from the centre, in units of `size`, whether they are inside. y points down.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": lambda x, y: x * x + y * y <= 1,
@@ -232,10 +234,7 @@ def check(
 
 def parse_arguments() -> dict[str, Any]:
     """Read the command line into the arguments of `generate`; what --size and the shapes imply is filled in."""
-    parser = argparse.ArgumentParser(
-        description="Make a two-domain data set of shapes on colourful textures, with masks.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser("Make a two-domain data set of shapes on colourful textures, with masks.")
     add = parser.add_argument
     add(
         "--save_root",

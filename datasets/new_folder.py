@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -19,10 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two runs at once into one folder go unnoticed there
-    fcntl = None
+import atomic
 
 PART_OF_A_DATA_SET = re.compile(r"\w+[AB](_seg)?(\.json)?")
 
@@ -41,7 +37,7 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     part = _sibling(final, "part")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        with _locked(part):
+        with atomic.locked(part, f"another run is writing {part}; wait for it or choose another --save_root"):
             try:
                 _recover(final)
                 _check_free(final, target, overwrite)
@@ -59,25 +55,6 @@ def _sibling(final: Path, suffix: str) -> Path:
     if not final.name:
         raise UserError(f"{final} cannot be a data set folder; choose another --save_root")
     return final.with_name(f".{final.name}.{suffix}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` against other runs. The lock dies with the process, so a killed run blocks nobody."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing {folder}; wait for it or choose another --save_root") from None
-        except OSError:
-            pass  # some network file systems cannot lock a folder; that is no reason to refuse them
-        yield
-    finally:
-        os.close(handle)
 
 
 def _recover(final: Path) -> None:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command lines of all scripts have in common. Imports nothing slow, so that `--help` comes at once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, Dict, List
+
+from errors import DEBUG, UserError
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+class _Nothing(argparse.Action):
+    """A switch that leaves no trace in the parsed arguments."""
+
+    def __init__(self, option_strings: List[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_: Any) -> None:
+        pass
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument as one line, knows no abbreviations, shows defaults in --help, and has `--debug`."""
+
+    def __init__(self, description: str | None, epilog: str | None = None) -> None:
+        super().__init__(description=description, epilog=epilog, formatter_class=_Formatter, allow_abbrev=False)
+        self.add_argument(DEBUG, action=_Nothing, help="where an error ends the program, show its traceback too")
+
+    def error(self, message: str) -> None:
+        """Raise UserError in place of printing the usage."""
+        raise UserError(f"{message} (see --help)")
+
+    def flags(self, values: Dict[str, Any]) -> List[str]:
+        """The command line that gives these values, by their names in the parsed arguments; None is left out.
+
+        Raises:
+            UserError: for a name that this parser does not have, or a value that no command line can give.
+        """
+        actions = {action.dest: action for action in self._actions}
+        given = []
+        for name, value in values.items():
+            if name not in actions:
+                raise UserError(f"there is no argument {name!r}")
+            flag, is_switch = actions[name].option_strings[0], actions[name].nargs == 0
+            if isinstance(value, bool) != is_switch and value is not None or not isinstance(value, _PLAIN):
+                raise UserError(f"{flag} cannot be {value!r}")
+            if is_switch:
+                given += [flag] * bool(value)
+            elif value is not None:
+                given.append(f"{flag}={value}")
+        return given
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        unset = action.default is None or action.default is False or action.default == []
+        return action.help if unset else super()._get_help_string(action)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], float]:
+    """An argparse type: a number from 0 (above 0 where not `zero`) to less than `below`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (0 <= value if zero else 0 < value) or not value < below:
+            bound = "at least 0" if zero else "above 0"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2))
+            )
+        return value
+
+    return parse

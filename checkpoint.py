@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 import sys
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -26,7 +28,7 @@ State = Dict[str, Any]
 
 # what zipfile, NumPy and JSON raise on bytes that make no sense
 _DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, LookupError, SyntaxError, RuntimeError)
-_DAMAGED += (ArithmeticError, MemoryError)
+_DAMAGED += (ArithmeticError, MemoryError, struct.error, tokenize.TokenError)
 
 
 def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Path:

@@ -8,6 +8,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Deque, Dict, List, Sequence, Tuple
 
 from errors import UserError
@@ -63,8 +64,9 @@ class DomainSource:
         most = max(len(item.masks) for item in self.items)
         self._decoded = lru_cache(max(1, cache_bytes // (load_size[0] * load_size[1] * (3 + most))))(self._decode)
 
-        names = "\n".join(f"{item.name} {list(item.masks)}" for item in self.items)
-        self.fingerprint = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        # names and lengths of all files, wherever the data set is; to read them all would take too long
+        files = "\n".join(f"{path.name} {_length(path)}" for item in self.items for path in item.files)
+        self.fingerprint = hashlib.sha256(files.encode("utf-8")).hexdigest()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -87,6 +89,11 @@ class DomainSource:
 
     def _decode(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
         return pictures.read_item(self.items[index], self.load_size)
+
+
+def _length(path: Path) -> int:
+    """Bytes in a file; one that is missing is told where it is read."""
+    return path.stat().st_size if path.exists() else 0
 
 
 class DataIterator:
@@ -127,8 +134,10 @@ class DataIterator:
             UserError: where the source has other pictures than it had then.
         """
         if state["pictures"] != self.source.fingerprint:
-            name = self.source.items[0].image.parent
-            raise UserError(f"{name} holds other pictures or masks than when the run was stopped; bring those back")
+            folder = self.source.items[0].image.parent
+            raise UserError(
+                f"{folder} or its masks hold other files than when the run was stopped; bring those back (--dataroot)"
+            )
         self._queue.clear()
         self._rng.bit_generator.state = state["rng"]
         self._order, self._position = list(state["order"]), state["position"]

@@ -17,6 +17,8 @@ import numpy as np
 
 import atomic
 import checkpoint
+from h5_reader import read_arrays
+from json_file import read_json
 from models import NETWORKS, Architecture
 
 Config = Dict[str, Any]
@@ -32,7 +34,8 @@ def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Conf
     """
     path = Path(path)
     atomic.write_text(path.with_suffix(".json"), json.dumps(config, indent=2, sort_keys=True) + "\n")
-    with atomic.replacing(path) as part, h5py.File(part, "w") as f:
+    # "earliest" is the format that h5_reader.py reads, whatever the library's own choice may become
+    with atomic.replacing(path) as part, h5py.File(part, "w", libver="earliest") as f:
         for index, (name, value) in enumerate(parameters.items()):
             data = f.create_dataset(name, data=np.asarray(value, np.float32))
             data.attrs["need_grad"] = name.rsplit("/", 1)[-1] not in ("u", "mean", "var")
@@ -66,9 +69,9 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     parameters = read_parameters(path)
     config_path = path.with_suffix(".json")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = read_json(config_path)
         _check_config(config, parameters)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
     return parameters, config
 
@@ -77,20 +80,12 @@ def read_parameters(path: str | Path) -> Dict[str, np.ndarray]:
     """All arrays of a .h5 file by full name.
 
     Raises:
-        UserError: where it is missing, cannot be read, or holds anything but arrays of numbers, as long together as the
-            file at most: a small file may describe arrays of any size, or such as are in other files.
+        UserError: where it is missing, cannot be read, or holds anything but arrays of 32-bit floats, as long together
+            as the file at most.
     """
-    datasets: Dict[str, h5py.Dataset] = {}
     try:
-        with h5py.File(path, "r") as f:
-            f.visititems(lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-            for name, dataset in datasets.items():
-                if dataset.dtype.kind != "f" or dataset.is_virtual or dataset.external:
-                    raise ValueError(f"{name} is no array of numbers")
-            if sum(dataset.nbytes for dataset in datasets.values()) > Path(path).stat().st_size:
-                raise ValueError("its arrays are larger than the file")
-            return {name: dataset[()] for name, dataset in datasets.items()}
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        return read_arrays(path)
+    except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path} is not a readable .h5 model ({error}); give a file that train.py wrote") from None
 
 
@@ -177,8 +172,8 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
             raise ValueError(f"its {name} is not a whole number of at most {LARGEST}")
     for network in networks:
         for name, value in shown_architecture(parameters, network).items():
-            if config[name] != value:
-                raise ValueError(f"its {name} is {config[name]}, but {network} has {value}")
+            if type(config[name]) is not int or config[name] != value:
+                raise ValueError(f"its {name} is {config[name]!r:.40}, but {network} has {value}")
 
 
 def model_config(arch: Architecture, **more: Any) -> Config:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from errors import UserError
 
@@ -23,6 +24,8 @@ import atomic
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 # what files with these extensions are, whatever they are called
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# the EXIF orientations in which height and width are exchanged
+SIDEWAYS = (5, 6, 7, 8)
 # 89 million, Pillow's own figure; it only warns, and reads up to twice as many
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
@@ -36,6 +39,11 @@ class Item:
     name: str
     image: Path
     masks: Dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def files(self) -> List[Path]:
+        """The picture, then its masks."""
+        return [self.image, *self.masks.values()]
 
 
 def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
@@ -174,30 +182,73 @@ def to_picture(array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says before its pixels: Pillow's mode, the (height, width) it has when upright, whether it
+    must be turned for that (EXIF), whether it has more than 8 bits a channel, and whether it may be transparent."""
+
+    mode: str
+    size: Tuple[int, int]
+    turned: bool
+    deep: bool
+    transparent: bool
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what a picture's file says before its pixels.
+
+    Raises:
+        UserError: where the file is missing, is not a picture, or has more than `MOST_PIXELS`.
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        size = image.size if orientation in SIDEWAYS else image.size[::-1]
+        # 16-bit colours are read as 8-bit ones by Pillow; only how it unpacks them tells
+        deep = image.mode.startswith("I") or image.mode == "F" or ";16" in str(image.tile)
+        transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        return Header(image.mode, size, orientation != 1, deep, transparent)
+
+
 def open_picture(path: str | Path, whole: bool = True) -> Image.Image:
     """Read a picture as Pillow has it, upright. Where not `whole`, JPEGs are decoded at an eighth of their size.
 
     Raises:
         UserError: where the file is missing, is not a whole picture, or has more than `MOST_PIXELS`.
     """
-    try:
-        # other formats have no business in a data set, and some have Pillow start other programs
-        image = Image.open(path, formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
-            raise UserError(f"{path} has {image.width}x{image.height} pixels, more than can be meant; make it smaller")
+    with _opened(path) as image:
         if not whole:
             image.draft(None, (1, 1))
         image.load()
+    try:
+        return ImageOps.exif_transpose(image) or image
+    except Exception:  # Pillow's EXIF parser raises all sorts of errors; the pixels are whole, only perhaps not upright
+        return image
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture of which only the header is read; the block may read on."""
+    try:
+        # other formats have no business in a data set, and some have Pillow start other programs
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more pixels than can be meant; make it smaller") from None
     except (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error) as error:
         raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 too where there is none that can be read."""
     try:
-        return ImageOps.exif_transpose(image) or image
-    except Exception:  # Pillow's EXIF parser raises all sorts of errors; the pixels are whole, only perhaps not upright
-        return image
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # as in open_picture
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _first_line(error: BaseException) -> str:

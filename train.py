@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import shutil
 import signal
 from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from errors import UserError, run_main
 
+import data_check
 import nnabla as nn
 import nnabla.solvers as S
 import numpy as np
@@ -44,6 +49,12 @@ from sequence import MiniBatch, SequentialTranslation
 
 DOMAINS = {"x": "A", "y": "B"}
 OTHER = {"x": "y", "y": "x"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+KEPT = 3  # checkpoints, and models beside them
+
+
+class Diverged(Exception):
+    """A loss or a parameter is not a finite number any more; the message says which."""
 
 
 @dataclass
@@ -79,6 +90,13 @@ def clear(arrays: List[nn.NdArray]) -> None:
         array.clear()
 
 
+def check_finite(values: Dict[str, Any]) -> None:
+    """Raise Diverged where a number, or one in an array, is NaN or infinite."""
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise Diverged(f"{name} is {value}" if np.ndim(value) == 0 else f"{name} holds NaN or infinity")
+
+
 class InstaGAN:
     """The four networks with their solvers and image pools, and one training iteration (paper, section 2.3)."""
 
@@ -101,6 +119,9 @@ class InstaGAN:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch.
 
         Returns the losses, weighted as in the total, each the mean over the passes in which it existed.
+
+        Raises:
+            Diverged: as soon as a loss is NaN or infinite.
         """
         progress = {
             domain: SequentialTranslation([s.picture for s in batch], [s.masks for s in batch], self.ins_per)
@@ -112,7 +133,9 @@ class InstaGAN:
             if not active:
                 return {name: float(np.mean(values)) for name, values in seen.items()}
             losses, fakes = self.update_generators(active)
+            check_finite(losses)
             losses.update(self.update_discriminators(fakes, batches))
+            check_finite(losses)
             for name, value in losses.items():
                 seen[name].append(value)
 
@@ -264,7 +287,11 @@ class InstaGAN:
         return arrays, {"updates": updates, "pools": counts, "rng": self.rng.bit_generator.state}
 
     def set_state(self, arrays: Dict[str, np.ndarray], state: Dict[str, Any]) -> None:
-        """Become what `state()` described."""
+        """Become what `state()` described.
+
+        Raises:
+            UserError, KeyError, TypeError or ValueError: where it is the state of another model.
+        """
         values = {n[len("parameters/") :]: v for n, v in arrays.items() if n.startswith("parameters/")}
         model_file.set_parameters(values, NETWORKS, "the checkpoint")
         for network, solver in self.solvers.items():
@@ -272,7 +299,10 @@ class InstaGAN:
             for name, moments in states.items():
                 moments.t = state["updates"][f"{network}/{name}"]
                 for kind, variable in moments.pstate.items():
-                    variable.d = arrays[f"solvers/{network}/{name}/{kind}"]
+                    values = arrays[f"solvers/{network}/{name}/{kind}"]
+                    if values.shape != variable.shape:
+                        raise ValueError(f"{kind} of {network}/{name} is {values.shape}, not {variable.shape}")
+                    variable.d = values
             solver.set_states(states)
         for domain, pool in self.pools.items():
             stems = [f"pool/{domain}/{i}/" for i in range(state["pools"][domain])]
@@ -294,10 +324,11 @@ class Run:
             self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]))
         self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
         # how many iterations are done, and how many were when a checkpoint was last written (none yet)
-        self.iteration, self.saved, self.stopped = 0, -1, False
+        self.iteration, self.saved = 0, -1
+        # the batches that are being trained on, and the signal that asked to stop
+        self.batches: Dict[str, List[Sample]] = {}
+        self.signal = 0
         self.model = InstaGAN(args)
-        for path, flag in ((self.folder, "--monitor-path"), (self.model_folder, "--model-save-path")):
-            atomic.make_folder(path, flag)
         self.monitors = Monitors(self.folder, args.log_step)
         self.samples = SampleGrid(args, self.model.arch, items)
 
@@ -307,38 +338,85 @@ class Run:
         planned = self.args.max_epoch * self.iterations_per_epoch
         return min(planned, self.args.max_iter or planned)
 
+    @property
+    def command(self) -> str:
+        """What to type to go on with this run."""
+        return f"python train.py --monitor-path {shlex.quote(str(self.folder))} --resume"
+
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
 
         SIGINT (Ctrl-C) or SIGTERM ends it after the iteration that is running; a second one ends it at once.
+
+        Raises:
+            UserError: where the training diverged or something cannot be written; the last checkpoint stays.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, self.stop)
-        planned = {"total": self.last_iteration, "initial": self.iteration}
         try:
-            with tqdm(**planned, desc="training", unit="it", smoothing=0.1) as bar:
-                self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
-                while self.iteration < self.last_iteration and not self.stopped:
-                    bar.set_postfix(short_summary(self.iterate()), refresh=False)
-                    bar.update()
-                    if self.iteration % self.iterations_per_epoch == 0:
-                        self.end_epoch(self.iteration // self.iterations_per_epoch)
+            self.iterate_to_the_end()
+            if self.saved != self.iteration:
+                self.save()
+            self.monitors.flush(self.iteration - 1)
+            draw_curves(self.folder)
+        except Diverged as error:
+            raise UserError(self.diverged(error)) from error
+        except OSError as error:
+            raise UserError(self.cannot_write(error)) from error
         finally:
             for iterator in self.data.values():
                 iterator.close()
-        if self.saved != self.iteration:
-            self.save()
-        self.monitors.flush(self.iteration - 1)
-        draw_curves(self.folder)
+
+    def iterate_to_the_end(self) -> None:
+        """All iterations that are left, or those up to a signal; with what is due after each epoch."""
+        planned = {"total": self.last_iteration, "initial": self.iteration}
+        with tqdm(**planned, desc="training", unit="it", smoothing=0.1) as bar:
+            self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
+            while self.iteration < self.last_iteration and not self.signal:
+                bar.set_postfix(short_summary(self.iterate()), refresh=False)
+                bar.update()
+                if self.iteration % self.iterations_per_epoch == 0:
+                    self.end_epoch(self.iteration // self.iterations_per_epoch)
 
     def stop(self, number: int, frame: Any) -> None:
-        """Handle a signal: train no further."""
-        signal.signal(number, signal.SIG_DFL)
-        self.stopped = True
+        """Handle a signal: train no further. The next one ends the process, as if there were no handler."""
+        self.signal = number
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        # not print(): the signal may have come in the middle of one
+        os.write(2, b"\nstopping after this iteration, with a checkpoint; once more ends it at once, without\n")
+
+    def diverged(self, error: Diverged) -> str:
+        """Write down on which pictures it happened; gives the message."""
+        batch = {}
+        for domain, samples in self.batches.items():
+            items = {item.name: item for item in self.data[domain].source.items}
+            batch[DOMAINS[domain]] = [list(map(str, items[s.name].files)) for s in samples]
+        path = self.folder / f"diverged_{self.iteration:06d}.json"
+        record = {"iteration": self.iteration, "problem": str(error), "batch": batch}
+        atomic.write_text(path, json.dumps(record, indent=2) + "\n")
+        saved = checkpoint.numbered(self.model_folder, "params", "h5")
+        start = f" --pretrained {shlex.quote(str(saved[-1]))}" if saved else ""
+        return (
+            f"the training diverged: {error} in iteration {self.iteration} ({path} names its pictures); "
+            f"{'checkpoints and models are as they were; ' if saved else ''}start a new run with lower learning rates:"
+            f"{start} --learning-rate_G {self.args.learning_rate_G / 2:g} "
+            f"--learning-rate_D {self.args.learning_rate_D / 2:g}"
+        )
+
+    def cannot_write(self, error: OSError) -> str:
+        """The message where a file of the run cannot be written, and how to go on."""
+        saved = checkpoint.find(self.folder)
+        return (
+            f"cannot write {error.filename or self.folder}: {error.strerror or error}; "
+            + (f"{saved[-1].name} is whole" if saved else "there is no checkpoint yet")
+            + f"; mend that, then go on with: {self.command}"
+        )
 
     def iterate(self) -> Dict[str, float]:
         """One iteration on the next batches; gives the losses."""
-        losses = self.model.step({domain: iterator.next() for domain, iterator in self.data.items()})
+        self.batches = {domain: iterator.next() for domain, iterator in self.data.items()}
+        losses = self.model.step(self.batches)
         self.monitors.add(self.iteration, losses)
         self.iteration += 1
         return losses
@@ -352,16 +430,21 @@ class Run:
         self.model.set_learning_rate(epochs)
 
     def save(self) -> None:
-        """Write model, curves and checkpoint, and delete all but the last three in the run's folder."""
+        """Write model, curves and checkpoint, and delete all but the last three in the run's folder.
+
+        Raises:
+            Diverged: where one of the parameters is not finite; nothing is written then.
+        """
+        arrays, state = self.model.state()
+        check_finite(arrays)
         self.save_model()
         draw_curves(self.folder)
-        arrays, state = self.model.state()
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
         checkpoint.save(self.folder, self.iteration, arrays, state)
         self.saved = self.iteration
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
-            checkpoint.keep_last(self.folder, stem, ending)
+            checkpoint.keep_last(self.folder, stem, ending, KEPT)
 
     def save_model(self) -> None:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
@@ -372,13 +455,48 @@ class Run:
         model_file.save_model(path, self.model.parameters(), config)
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint in the run's folder."""
-        arrays, state = checkpoint.load_newest(self.folder)
-        self.model.set_state(arrays, state["model"])
-        for domain, iterator in self.data.items():
-            iterator.set_state(state["data"][domain])
-        self.monitors.set_state(state["monitors"])
-        self.iteration = self.saved = state["iteration"]
+        """Go on from the newest whole checkpoint in the run's folder; from the beginning where there is none yet.
+
+        Raises:
+            UserError: where no checkpoint is whole, or it is that of another run or of other data.
+        """
+        if not checkpoint.find(self.folder):
+            print("there is no checkpoint yet: from the beginning")
+            return self.begin()
+        path, arrays, state = checkpoint.load_newest(self.folder)
+        try:
+            self.model.set_state(arrays, state["model"])
+            for domain, iterator in self.data.items():
+                iterator.set_state(state["data"][domain])
+            self.monitors.set_state(state["monitors"])
+            self.iteration = self.saved = int(state["iteration"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no checkpoint of this run ({error}); delete it, and the one before it is taken"
+            ) from error
+
+    def begin(self) -> None:
+        """Start with empty series, and with the parameters of `--pretrained` where that is given."""
+        self.monitors.start()
+        if self.args.pretrained:
+            self.start_from(self.args.pretrained)
+
+    def check_space(self) -> None:
+        """Raise UserError where the disk has no room for the checkpoints and models that the run keeps."""
+        saves = 1 + (self.last_iteration - self.iteration) // self.iterations_per_epoch // self.args.save_interval
+        # one more than is kept, which is being written
+        copies = min(KEPT + 1, saves)
+        model = sum(v.nbytes for v in self.model.parameters().values())
+        picture = 4 * (3 + self.args.ins_max) * self.args.fineSizeH * self.args.fineSizeW
+        # parameters with both of Adam's moments, the two pools, some for names and series
+        state = 3 * model + 2 * self.args.pool_size * picture + (1 << 20)
+        there = sum(path.stat().st_size for path in self.folder.glob("checkpoint_*.npz"))
+        need, free = copies * (state + model) - there, shutil.disk_usage(self.folder).free
+        if free < need:
+            raise UserError(
+                f"{self.folder} has {free >> 20} MB free, but {copies} checkpoints with models take {need >> 20} MB; "
+                "make room, or give another --monitor-path"
+            )
 
     def start_from(self, path: str) -> None:
         """Take the parameters of a saved model; networks that it does not hold start at random."""
@@ -390,40 +508,69 @@ class Run:
 
 
 def main() -> int:
-    """Run the command line; the exit code is 130 where a signal ended the training early."""
+    """Run the command line; the exit code is 128 + the signal where one ended the training early."""
     args = train_args(__doc__)
-    check_folder(args)
     context.set_up(args)
-    run = Run(args)
-    if args.resume:
-        run.resume()
-    else:
-        run.monitors.start()
-    if args.pretrained and not args.resume:
-        run.start_from(args.pretrained)
-    atomic.write_text(run.folder / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
-    counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
-    print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; from {run.iteration} to {run.last_iteration}")
-    run.train()
-    if run.stopped:
-        print(f"stopped after iteration {run.iteration}; go on with: python train.py -m {run.folder} --resume")
-        return 130
+    check_data(args)
+    with run_folder(args):
+        if not args.resume:
+            # first of all, so that a run that is killed at once can be resumed
+            write_args(args)
+        run = Run(args)
+        run.check_space()
+        if args.resume:
+            run.resume()
+            write_args(args)
+        else:
+            run.begin()
+        counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
+        span = f"from {run.iteration} to {run.last_iteration}"
+        print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; {span}")
+        run.train()
+    if run.signal:
+        print(f"stopped after iteration {run.iteration}; go on with: {run.command}")
+        return 128 + run.signal
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
     return 0
 
 
-def check_folder(args: argparse.Namespace) -> None:
-    """Raise UserError where a run is in the folder already and is not to be resumed."""
-    folder = Path(args.monitor_path)
-    if not args.resume and checkpoint.find(folder):
-        raise UserError(f"{folder} holds a run; go on with it by --resume, or give another --monitor-path")
-
-
-def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:
-    """The training pictures of domain "A" or "B" that have masks.
+@contextmanager
+def run_folder(args: argparse.Namespace) -> Iterator[None]:
+    """Make the run's folders and hold them against other runs; what a killed run left half written is removed.
 
     Raises:
-        UserError: where there are none; where the whole data set is missing, it says how to make one.
+        UserError: where one cannot be written into, another run is in it, or one was and is not to be resumed.
+    """
+    folders = {"--monitor-path": Path(args.monitor_path)}
+    if args.model_save_path and Path(args.model_save_path).resolve() != Path(args.monitor_path).resolve():
+        folders["--model-save-path"] = Path(args.model_save_path)
+    with ExitStack() as held:
+        for flag, folder in folders.items():
+            atomic.make_folder(folder, flag)
+            busy = f"another run is writing into {folder}; wait for it, stop it, or give another {flag}"
+            try:
+                held.enter_context(atomic.locked(folder / ".lock", busy))
+                atomic.remove_unfinished(folder)
+            except OSError as error:
+                raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
+            # models in the run's own folder may be of a run that was killed before its first checkpoint
+            stem, ending = ("checkpoint", "npz") if flag == "--monitor-path" else ("params", "h5")
+            if not args.resume and checkpoint.numbered(folder, stem, ending):
+                raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
+        yield
+
+
+def write_args(args: argparse.Namespace) -> None:
+    """Write args.json, from which `--resume` takes what it is not given."""
+    atomic.write_text(Path(args.monitor_path) / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """Look at every training picture and mask; what is odd but can be used is told.
+
+    Raises:
+        UserError: where there is anything that would be trained on wrongly; all of it is told before. Where the whole
+            data set is missing, it says how to make one.
     """
     if not Path(args.dataroot).is_dir():
         raise UserError(
@@ -432,16 +579,13 @@ def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]
             "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
             "--loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64"
         )
+    data_check.refuse_bad(data_check.check(args.dataroot, ["train"], (args.fineSizeH, args.fineSizeW)))
+
+
+def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:
+    """The training pictures of domain "A" or "B" that have masks; all of them where masks are not used."""
     items = pictures.find_items(args.dataroot, "train", letter)
-    usable = [item for item in items if item.masks]
-    if not usable:
-        raise UserError(
-            f"no picture in {args.dataroot}/train{letter} has a mask; masks belong into train{letter}_seg, "
-            "as NAME_0.png, NAME_1.png, ..."
-        )
-    if len(usable) < len(items):
-        print(f"train{letter}: {len(items) - len(usable)} of {len(items)} pictures have no mask and are left out")
-    return usable
+    return [item for item in items if item.masks] if args.ins_max else items
 
 
 if __name__ == "__main__":

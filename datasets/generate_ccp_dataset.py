@@ -17,18 +17,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import shlex
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, TypeVar
 
 import numpy as np
 import scipy.io
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -38,13 +34,11 @@ from errors import UserError, run_main
 from new_folder import new_folder
 
 from command_line import Parser
+from parallel import in_parallel
 
 URL = "https://github.com/bearpaw/clothing-co-parsing"
 PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")
 END_OF_JPEG = b"\xff\xd9"
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -254,19 +248,6 @@ def read_photo(path: Path, shape: tuple[int, ...] | None) -> bytes:
             f"get both anew from {URL}"
         )
     return content
-
-
-def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], description: str) -> list[Result]:
-    """Return `function` of every item, in order, with a progress bar; the first exception ends the work."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            # disable=None: no bar in a log file or pipe
-            return [future.result() for future in tqdm(futures, desc=description, unit="file", disable=None)]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
 
 
 def parse_arguments() -> argparse.Namespace:

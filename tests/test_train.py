@@ -115,7 +115,7 @@ def numbers(folder, name):
 
 def test_the_files_of_a_run(full_run):
     kept = [LAST - 2 * EPOCH, LAST - EPOCH, LAST]
-    expected = {"args.json", "Training_time.timer.txt"}
+    expected = {".lock", "args.json", "Training_time.timer.txt"}
     expected |= {f"{name}.series.txt" for name in SERIES} | {f"loss_{kind}.png" for kind in KINDS}
     expected |= {f"sample_{epoch:06d}.png" for epoch in range(1, EPOCHS + 1)}
     expected |= {f"checkpoint_{i:06d}.npz" for i in kept}
@@ -272,7 +272,7 @@ def test_intervals_and_the_model_folder(in_pairs):
     assert {n for n in names if n.endswith(".npz")} == {f"checkpoint_{i:06d}.npz" for i in (2 * EPOCH, LAST)}
     assert not any(n.startswith("params") for n in names)
     models = {f"params_{i:06d}.{ending}" for i in (2 * EPOCH, LAST) for ending in ("h5", "json")}
-    assert {p.name for p in (in_pairs / "m").iterdir()} == models
+    assert {p.name for p in (in_pairs / "m").iterdir()} == {".lock", *models}
 
 
 def test_another_seed_is_another_run(full_run, start, tmp_path):
@@ -564,7 +564,7 @@ def test_batches_of_two_with_batch_normalization(start, data, tmp_path, run_scri
     counts = {len(list(root.glob(f"train?_seg/{i:04d}_*.png"))) for i in range(3)}
     assert len(counts) > 1
     done = start(tmp_path / "run", *FULL, "--batch-size", 2, "--norm", "batch", "--max-iter", 3, of=root)
-    assert "trainA: 1 of 4 pictures have no mask" in done.stdout and f"{EPOCH} pictures in A" in done.stdout
+    assert "bare.png: it has no mask, and is left out" in done.stdout and f"{EPOCH} pictures in A" in done.stdout
     for name in SERIES:
         values = numbers(tmp_path / "run", name)
         assert len(values) == 3 and np.isfinite(values).all()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at every picture and mask of a data set, and tell what is wrong with it and how to mend that.
+
+    python datasets/check_dataset.py datasets/jeans2skirt_ccp
+    python datasets/check_dataset.py my_data --json > findings.json
+
+An *error* is what training would use wrongly, and refuses; a *warning* is used as it is, but may not be meant; a *note*
+is read rightly here and perhaps not elsewhere. The exit code is 1 where there are errors, else 0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from errors import run_main
+
+import data_check
+from command_line import Parser, whole
+
+
+def main() -> int:
+    """Run the command line; the exit code is 1 where the data set has errors."""
+    parser = Parser(__doc__)
+    parser.add_argument("dataroot", help="data set folder, with trainA, trainA_seg, trainB, trainB_seg and so on")
+    parser.add_argument("--json", action="store_true", help="print all findings as JSON")
+    parser.add_argument("--phase", default=None, help="look at this phase only: train, test, ... (default: all)")
+    parser.add_argument("--fineSizeH", type=whole(1), default=300, help="height to train at; smaller pictures are told")
+    parser.add_argument("--fineSizeW", type=whole(1), default=200, help="width to train at")
+    args = parser.parse_args()
+    phases = None if args.phase is None else [args.phase]
+    report = data_check.check(args.dataroot, phases, (args.fineSizeH, args.fineSizeW))
+    if args.json:
+        print(json.dumps(asdict(report), indent=1))
+    else:
+        print("\n".join([*report.lines(data_check.SEVERITIES), report.summary()]))
+    return 1 if report.of(data_check.ERROR) else 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from errors import UserError
+from errors import UserError, printable
 
 import numpy as np
 
@@ -65,8 +65,10 @@ def load(path: str | Path) -> Tuple[Arrays, State]:
                 raise ValueError("it is compressed")
             found = {member.filename: _array(archive, member) for member in members}
         state = json.loads(str(found.pop("state.npy")))
-        stems = len("arrays/"), len(".npy")
-        return {name[stems[0] : -stems[1]]: array for name, array in found.items()}, state
+        names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in found}
+        if type(state) is not dict or not all(names.values()):
+            raise ValueError("it is no checkpoint")
+        return {names[name][1]: array for name, array in found.items()}, state
     except _DAMAGED as error:
         raise UserError(f"{path} is damaged ({_cause(error)})") from None
 
@@ -106,4 +108,4 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _cause(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split()))[:200] or type(error).__name__

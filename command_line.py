@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List
 from errors import DEBUG, UserError
 
 _PLAIN = (str, int, float, bool, type(None))
+_LARGEST = 2**32 - 1  # what a seed may be; nothing else comes near
 
 
 class _Nothing(argparse.Action):
@@ -38,7 +39,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: for a name that this parser does not have, or a value that no command line can give.
         """
-        actions = {action.dest: action for action in self._actions}
+        # of those without a value, --help would end the program
+        actions = {a.dest: a for a in self._actions if a.default != argparse.SUPPRESS}
         given = []
         for name, value in values.items():
             if name not in actions:
@@ -65,6 +67,8 @@ def whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.strip().lstrip("-").isdigit() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if int(text) > _LARGEST:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {_LARGEST}")
         return int(text)
 
     return parse

@@ -81,7 +81,7 @@ class Report:
 
     def summary(self) -> str:
         """One line: what was looked at, and how many findings there are."""
-        counts = ", ".join(f"{len(self.of(s))} {s}s" for s in SEVERITIES)
+        counts = ", ".join(f"{len(self.of(s))} {s}{'s' * (len(self.of(s)) != 1)}" for s in SEVERITIES)
         return printable(f"{self.root}: {self.pictures} pictures, {self.masks} masks; {counts}")
 
 
@@ -174,7 +174,7 @@ def _check_names(folder: Path, listing: Listing, report: Report) -> None:
 
 def _check_twice(listing: Listing, report: Report) -> None:
     """Names and numbers that occur more than once, and numbers that are left out."""
-    for name, (first, *others) in listing.images.items():
+    for first, *others in listing.images.values():
         for path in others:
             problem = f"{first.name} has the same name, so masks would belong to both"
             report.add(ERROR, "duplicate-name", path, problem, "rename one of them, and its masks")
@@ -247,7 +247,7 @@ def _check_picture(path: Path, crop: Tuple[int, int] | None, report: Report) -> 
 
 
 def _check_mask(path: Path, size: Tuple[int, int] | None, report: Report) -> np.ndarray | None:
-    """Where the mask of a picture of `size` is white (H, W) bool; None where it cannot be read."""
+    """Where the mask of a picture of `size` is white (H, W) bool; None where it cannot be read as a mask."""
     opened = _open(path, report)
     if opened is None:
         return None
@@ -255,8 +255,7 @@ def _check_mask(path: Path, size: Tuple[int, int] | None, report: Report) -> np.
     if size and header.size != size:
         _check_size(path, header, size, report)
     level = (pictures.mask_level(image, path) * 255).round().astype(np.uint8)
-    _check_levels(path, level, report)
-    return level > 127
+    return level > 127 if _check_levels(path, level, report) else None
 
 
 def _open(path: Path, report: Report) -> Tuple[Header, Image.Image] | None:
@@ -303,8 +302,8 @@ def _check_size(path: Path, header: Header, size: Tuple[int, int], report: Repor
         report.add(ERROR, "size-differs", path, problem, "give the mask of this picture, at its size")
 
 
-def _check_levels(path: Path, level: np.ndarray, report: Report) -> None:
-    """What is odd about how white a mask (H, W) uint8 is."""
+def _check_levels(path: Path, level: np.ndarray, report: Report) -> bool:
+    """What is odd about how white a mask (H, W) uint8 is. Returns whether it is a mask."""
     most, grey = int(level.max()), (level > BLACK) & (level < WHITE)
     if most == 0:
         mend = "remove it, or draw the instance in white"
@@ -312,6 +311,7 @@ def _check_levels(path: Path, level: np.ndarray, report: Report) -> None:
     elif most <= 127:
         problem = f"its brightest value is {most} of 255, which counts as black"
         report.add(ERROR, "grey-mask", path, problem, "store 0 outside of the instance and 255 inside")
+        return False
     elif level.min() > 127:
         mend = "is it inverted? White is the instance"
         report.add(WARNING, "full-mask", path, "it is white everywhere, so it leaves no background", mend)
@@ -320,6 +320,8 @@ def _check_levels(path: Path, level: np.ndarray, report: Report) -> None:
         problem = f"a large part of it is grey ({len(np.unique(level))} values), as of a picture or a map of labels"
         mend = "give a mask for each instance, black with the instance in white"
         report.add(ERROR, "grey-mask", path, problem, mend)
+        return False
+    return True
 
 
 def _inner(where: np.ndarray) -> np.ndarray:

@@ -160,7 +160,8 @@ def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: 
 
 def smallest_size(arch: Architecture) -> int:
     """The smallest height and width, a multiple of 4, that G can pad and for which D has a patch to score."""
-    return max(-(-(2**arch.n_layers_D * 3) // 4) * 4, 8)
+    # no picture has the size that 30 layers take, and with a number out of a damaged file 2**n could take all memory
+    return max(-(-(2 ** min(arch.n_layers_D, 30) * 3) // 4) * 4, 8)
 
 
 def number_of_parameters(parameters: Dict[str, nn.Variable]) -> int:

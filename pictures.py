@@ -29,6 +29,8 @@ SIDEWAYS = (5, 6, 7, 8)
 # 89 million, Pillow's own figure; it only warns, and reads up to twice as many
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
+# what Pillow raises on bytes that make no sense; memory runs out where a part is said to have gigabytes
+_DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error, MemoryError)
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
 
 
@@ -238,7 +240,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UserError(f"no file {path}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more pixels than can be meant; make it smaller") from None
-    except (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
 
 

@@ -25,7 +25,6 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from errors import UserError, run_main
 
-import data_check
 import nnabla as nn
 import nnabla.solvers as S
 import numpy as np
@@ -35,6 +34,7 @@ import atomic
 import checkpoint
 import context
 import cpu_kernels
+import data_check
 import instances
 import model_file
 import pictures

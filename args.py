@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Sequence
@@ -12,6 +11,7 @@ from typing import Sequence
 from errors import UserError
 
 from command_line import Parser, real, whole
+from json_file import read_json
 from models import Architecture, smallest_size
 
 # what a resumed run may not change: the model, the data, and the course of the training
@@ -205,7 +205,7 @@ def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Nam
     """The arguments of the run in `folder`, as its args.json has them, changed by `argv` where that may be."""
     path = Path(folder) / "args.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path)
     except (OSError, ValueError):
         raise UserError(
             f"nothing to resume: {path} is not there or not readable; check --monitor-path, or leave out --resume"

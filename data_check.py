@@ -85,8 +85,10 @@ class Report:
         return printable(f"{self.root}: {self.pictures} pictures, {self.masks} masks; {counts}")
 
 
-def check(root: str | Path, phases: Sequence[str] | None = None, crop: Tuple[int, int] | None = None) -> Report:
-    """Look at the pictures and masks of `phases` (all that are there, where None) in the data set folder `root`.
+def check(
+    root: str | Path, phases: Sequence[str] | None = None, crop: Tuple[int, int] | None = None, masks: bool = True
+) -> Report:
+    """Look at the pictures of `phases` (all that are there, where None) in the data set folder `root`, and at `masks`.
 
     Headers of all files are read, pictures decoded roughly and masks fully. `crop` is the (height, width) to train at.
 
@@ -104,7 +106,7 @@ def check(root: str | Path, phases: Sequence[str] | None = None, crop: Tuple[int
         report.add(ERROR, "missing-folder", root, "it has no folders trainA and trainB", "put the pictures into these")
     for phase in there if phases is None else phases:
         for domain in "AB":
-            _check_domain(root / f"{phase}{domain}", crop, report)
+            _check_domain(root / f"{phase}{domain}", crop, masks, report)
     return report
 
 
@@ -121,7 +123,7 @@ def refuse_bad(report: Report) -> None:
         raise UserError(f"{what} (to check again: python datasets/check_dataset.py {report.root})")
 
 
-def _check_domain(folder: Path, crop: Tuple[int, int] | None, report: Report) -> None:
+def _check_domain(folder: Path, crop: Tuple[int, int] | None, masks: bool, report: Report) -> None:
     """Look at a folder of pictures and that of their masks; only that of `train` must be there and have masks."""
     needed = folder.name[:-1] == "train"
     if not folder.is_dir():
@@ -129,20 +131,20 @@ def _check_domain(folder: Path, crop: Tuple[int, int] | None, report: Report) ->
             problem = "it is a link that leads nowhere" if folder.is_symlink() else "it is not there"
             report.add(ERROR, "missing-folder", folder, problem, "training needs trainA and trainB: make it")
         return
-    items = _check_listing(folder, report)
+    items = _check_listing(folder, folder.with_name(folder.name + "_seg") if masks else None, report)
     found = in_parallel(lambda item: _check_item(item, crop), items, f"checking {folder.name}")
     report.findings += [finding for findings in found for finding in findings]
-    masks = sum(len(item.masks) for item in items)
+    number = sum(len(item.masks) for item in items)
     empty = sum(finding.kind == "empty-mask" for findings in found for finding in findings)
-    if items and needed and empty == masks:
-        problem = "no picture has a mask" if not masks else "all of its masks are empty"
+    if masks and items and needed and empty == number:
+        problem = "no picture has a mask" if not number else "all of its masks are empty"
         mend = f"put masks into {folder.name}_seg as NAME_0.png, NAME_1.png, ..., white inside"
         report.add(ERROR, "no-masks", folder, problem, mend)
 
 
-def _check_listing(folder: Path, report: Report) -> List[Item]:
+def _check_listing(folder: Path, mask_folder: Path | None, report: Report) -> List[Item]:
     """What names alone tell of a domain's folder and that of its masks. Returns the pictures to look into."""
-    listing = pictures.list_files(folder, folder.with_name(folder.name + "_seg"))
+    listing = pictures.list_files(folder, mask_folder)
     report.pictures += sum(map(len, listing.images.values()))
     report.masks += sum(len(paths) for own in listing.masks.values() for paths in own.values())
     if not listing.images:

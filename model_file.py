@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import asdict, fields
@@ -34,12 +35,16 @@ def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Conf
     """
     path = Path(path)
     atomic.write_text(path.with_suffix(".json"), json.dumps(config, indent=2, sort_keys=True) + "\n")
+    # in memory first: where a disk is full, HDF5 can end the process with a segmentation fault
+    content = io.BytesIO()
     # "earliest" is the format that h5_reader.py reads, whatever the library's own choice may become
-    with atomic.replacing(path) as part, h5py.File(part, "w", libver="earliest") as f:
+    with h5py.File(content, "w", libver="earliest") as f:
         for index, (name, value) in enumerate(parameters.items()):
             data = f.create_dataset(name, data=np.asarray(value, np.float32))
             data.attrs["need_grad"] = name.rsplit("/", 1)[-1] not in ("u", "mean", "var")
             data.attrs["index"] = index
+    with atomic.replacing(path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def find_model(path: str | Path) -> Path:

@@ -74,15 +74,15 @@ class Listing:
     other: List[Path]
 
 
-def list_files(folder: Path, mask_folder: Path) -> Listing:
-    """What is in `folder`, and in `mask_folder`, which may be missing."""
+def list_files(folder: Path, mask_folder: Path | None) -> Listing:
+    """What is in `folder`, and in `mask_folder` (not looked at where None), which may be missing."""
     listing = Listing({}, {}, [])
     for path in _visible(folder):
         if path.suffix.lower() in EXTENSIONS:
             listing.images.setdefault(path.stem, []).append(path)
         else:
             listing.other.append(path)
-    for path in _visible(mask_folder) if mask_folder.is_dir() else []:
+    for path in _visible(mask_folder) if mask_folder and mask_folder.is_dir() else []:
         match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem)
         if match and path.suffix.lower() == ".png":
             listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)

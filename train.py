@@ -11,17 +11,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import shutil
 import signal
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from errors import UserError, run_main
 
@@ -30,7 +27,6 @@ import nnabla.solvers as S
 import numpy as np
 from tqdm import tqdm
 
-import atomic
 import checkpoint
 import context
 import cpu_kernels
@@ -38,6 +34,7 @@ import data_check
 import instances
 import model_file
 import pictures
+import run_folder
 from args import architecture, instances_per_pass, train_args
 from data_source import DataIterator, DomainSource, Sample
 from image_pool import ImagePool
@@ -338,11 +335,6 @@ class Run:
         planned = self.args.max_epoch * self.iterations_per_epoch
         return min(planned, self.args.max_iter or planned)
 
-    @property
-    def command(self) -> str:
-        """What to type to go on with this run."""
-        return f"python train.py --monitor-path {shlex.quote(str(self.folder))} --resume"
-
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
 
@@ -351,8 +343,7 @@ class Run:
         Raises:
             UserError: where the training diverged or something cannot be written; the last checkpoint stays.
         """
-        for number in SIGNALS:
-            signal.signal(number, self.stop)
+        handlers = {number: signal.signal(number, self.stop) for number in SIGNALS}
         try:
             self.iterate_to_the_end()
             if self.saved != self.iteration:
@@ -360,12 +351,14 @@ class Run:
             self.monitors.flush(self.iteration - 1)
             draw_curves(self.folder)
         except Diverged as error:
-            raise UserError(self.diverged(error)) from error
+            raise self.diverged(error) from error
         except OSError as error:
-            raise UserError(self.cannot_write(error)) from error
+            raise run_folder.cannot_write(self.folder, error) from error
         finally:
             for iterator in self.data.values():
                 iterator.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def iterate_to_the_end(self) -> None:
         """All iterations that are left, or those up to a signal; with what is due after each epoch."""
@@ -386,31 +379,19 @@ class Run:
         # not print(): the signal may have come in the middle of one
         os.write(2, b"\nstopping after this iteration, with a checkpoint; once more ends it at once, without\n")
 
-    def diverged(self, error: Diverged) -> str:
-        """Write down on which pictures it happened; gives the message."""
+    def diverged(self, error: Diverged) -> UserError:
+        """Write down on which files it happened; gives what to say."""
         batch = {}
         for domain, samples in self.batches.items():
             items = {item.name: item for item in self.data[domain].source.items}
             batch[DOMAINS[domain]] = [list(map(str, items[s.name].files)) for s in samples]
-        path = self.folder / f"diverged_{self.iteration:06d}.json"
-        record = {"iteration": self.iteration, "problem": str(error), "batch": batch}
-        atomic.write_text(path, json.dumps(record, indent=2) + "\n")
-        saved = checkpoint.numbered(self.model_folder, "params", "h5")
-        start = f" --pretrained {shlex.quote(str(saved[-1]))}" if saved else ""
-        return (
-            f"the training diverged: {error} in iteration {self.iteration} ({path} names its pictures); "
-            f"{'checkpoints and models are as they were; ' if saved else ''}start a new run with lower learning rates:"
-            f"{start} --learning-rate_G {self.args.learning_rate_G / 2:g} "
-            f"--learning-rate_D {self.args.learning_rate_D / 2:g}"
-        )
-
-    def cannot_write(self, error: OSError) -> str:
-        """The message where a file of the run cannot be written, and how to go on."""
-        saved = checkpoint.find(self.folder)
-        return (
-            f"cannot write {error.filename or self.folder}: {error.strerror or error}; "
-            + (f"{saved[-1].name} is whole" if saved else "there is no checkpoint yet")
-            + f"; mend that, then go on with: {self.command}"
+        path = run_folder.write_divergence(self.folder, self.iteration, str(error), batch)
+        models = checkpoint.numbered(self.model_folder, "params", "h5")
+        start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
+        rates = " ".join(f"--learning-rate_{n} {getattr(self.args, f'learning_rate_{n}') / 2:g}" for n in "GD")
+        return UserError(
+            f"the training diverged: {error} in iteration {self.iteration} (its pictures are in {path}); checkpoints "
+            f"and models are as they were; start a new run with lower learning rates, such as {start}{rates}"
         )
 
     def iterate(self) -> Dict[str, float]:
@@ -422,15 +403,17 @@ class Run:
         return losses
 
     def end_epoch(self, epochs: int) -> None:
-        """What is due after `epochs` epochs: samples, a checkpoint, the next epoch's learning rate."""
+        """What is due after `epochs` epochs: samples, a checkpoint, curves, the next epoch's learning rate."""
         if epochs % self.args.save_image_interval == 0:
             self.samples.write(self.folder / f"sample_{epochs:06d}.png")
         if epochs % self.args.save_interval == 0:
             self.save()
+            if self.iteration < self.last_iteration:
+                draw_curves(self.folder)
         self.model.set_learning_rate(epochs)
 
     def save(self) -> None:
-        """Write model, curves and checkpoint, and delete all but the last three in the run's folder.
+        """Write model and checkpoint, and delete all but the last three in the run's folder.
 
         Raises:
             Diverged: where one of the parameters is not finite; nothing is written then.
@@ -438,7 +421,6 @@ class Run:
         arrays, state = self.model.state()
         check_finite(arrays)
         self.save_model()
-        draw_curves(self.folder)
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
         checkpoint.save(self.folder, self.iteration, arrays, state)
@@ -476,35 +458,24 @@ class Run:
             ) from error
 
     def begin(self) -> None:
-        """Start with empty series, and with the parameters of `--pretrained` where that is given."""
+        """Start with empty series, and with the parameters of `--pretrained`; networks it lacks start at random."""
         self.monitors.start()
         if self.args.pretrained:
-            self.start_from(self.args.pretrained)
+            path = model_file.find_model(self.args.pretrained)
+            parameters, config = model_file.load_model(path)
+            model_file.set_parameters(parameters, config["networks"], path)
+            missing = sorted(set(NETWORKS) - set(config["networks"]))
+            print(f"parameters of {path}" + (f"; at random: {', '.join(missing)}" if missing else ""))
 
     def check_space(self) -> None:
         """Raise UserError where the disk has no room for the checkpoints and models that the run keeps."""
         saves = 1 + (self.last_iteration - self.iteration) // self.iterations_per_epoch // self.args.save_interval
-        # one more than is kept, which is being written
-        copies = min(KEPT + 1, saves)
         model = sum(v.nbytes for v in self.model.parameters().values())
         picture = 4 * (3 + self.args.ins_max) * self.args.fineSizeH * self.args.fineSizeW
-        # parameters with both of Adam's moments, the two pools, some for names and series
+        # parameters with both of Adam's moments, and the two pools; 1 MB for names and series
         state = 3 * model + 2 * self.args.pool_size * picture + (1 << 20)
-        there = sum(path.stat().st_size for path in self.folder.glob("checkpoint_*.npz"))
-        need, free = copies * (state + model) - there, shutil.disk_usage(self.folder).free
-        if free < need:
-            raise UserError(
-                f"{self.folder} has {free >> 20} MB free, but {copies} checkpoints with models take {need >> 20} MB; "
-                "make room, or give another --monitor-path"
-            )
-
-    def start_from(self, path: str) -> None:
-        """Take the parameters of a saved model; networks that it does not hold start at random."""
-        path = model_file.find_model(path)
-        parameters, config = model_file.load_model(path)
-        model_file.set_parameters(parameters, config["networks"], path)
-        missing = sorted(set(NETWORKS) - set(config["networks"]))
-        print(f"parameters of {path}" + (f"; at random: {', '.join(missing)}" if missing else ""))
+        # one more than is kept, which is being written
+        run_folder.check_space(self.folder, min(KEPT + 1, saves), state + model)
 
 
 def main() -> int:
@@ -512,15 +483,15 @@ def main() -> int:
     args = train_args(__doc__)
     context.set_up(args)
     check_data(args)
-    with run_folder(args):
+    with run_folder.held(args):
         if not args.resume:
             # first of all, so that a run that is killed at once can be resumed
-            write_args(args)
+            run_folder.write_args(args)
         run = Run(args)
         run.check_space()
         if args.resume:
             run.resume()
-            write_args(args)
+            run_folder.write_args(args)
         else:
             run.begin()
         counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
@@ -528,41 +499,10 @@ def main() -> int:
         print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; {span}")
         run.train()
     if run.signal:
-        print(f"stopped after iteration {run.iteration}; go on with: {run.command}")
+        print(f"stopped after iteration {run.iteration}; go on with: {run_folder.resume_command(run.folder)}")
         return 128 + run.signal
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
     return 0
-
-
-@contextmanager
-def run_folder(args: argparse.Namespace) -> Iterator[None]:
-    """Make the run's folders and hold them against other runs; what a killed run left half written is removed.
-
-    Raises:
-        UserError: where one cannot be written into, another run is in it, or one was and is not to be resumed.
-    """
-    folders = {"--monitor-path": Path(args.monitor_path)}
-    if args.model_save_path and Path(args.model_save_path).resolve() != Path(args.monitor_path).resolve():
-        folders["--model-save-path"] = Path(args.model_save_path)
-    with ExitStack() as held:
-        for flag, folder in folders.items():
-            atomic.make_folder(folder, flag)
-            busy = f"another run is writing into {folder}; wait for it, stop it, or give another {flag}"
-            try:
-                held.enter_context(atomic.locked(folder / ".lock", busy))
-                atomic.remove_unfinished(folder)
-            except OSError as error:
-                raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
-            # models in the run's own folder may be of a run that was killed before its first checkpoint
-            stem, ending = ("checkpoint", "npz") if flag == "--monitor-path" else ("params", "h5")
-            if not args.resume and checkpoint.numbered(folder, stem, ending):
-                raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
-        yield
-
-
-def write_args(args: argparse.Namespace) -> None:
-    """Write args.json, from which `--resume` takes what it is not given."""
-    atomic.write_text(Path(args.monitor_path) / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
 def check_data(args: argparse.Namespace) -> None:
@@ -579,13 +519,16 @@ def check_data(args: argparse.Namespace) -> None:
             "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
             "--loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64"
         )
-    data_check.refuse_bad(data_check.check(args.dataroot, ["train"], (args.fineSizeH, args.fineSizeW)))
+    crop = args.fineSizeH, args.fineSizeW
+    data_check.refuse_bad(data_check.check(args.dataroot, ["train"], crop, masks=args.ins_max > 0))
 
 
 def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:
-    """The training pictures of domain "A" or "B" that have masks; all of them where masks are not used."""
+    """The training pictures of domain "A" or "B" that have masks; all of them, without masks, for `--ins-max 0`."""
     items = pictures.find_items(args.dataroot, "train", letter)
-    return [item for item in items if item.masks] if args.ins_max else items
+    if not args.ins_max:
+        return [pictures.Item(item.name, item.image) for item in items]
+    return [item for item in items if item.masks]
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ import h5py
 import nnabla as nn
 import numpy as np
 import pytest
+from damage import EDITS, edited
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pth_files import (
     FORMATS,
     KINDS,
@@ -383,26 +383,6 @@ def test_things_that_are_no_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         archive.writestr("readme.txt", "no data.pkl")
     assert_refused(tmp_path / "a.pth", "data.pkl")
-
-
-EDITS = st.lists(
-    st.tuples(st.sampled_from(["flip", "set", "insert", "cut"]), st.integers(0, 2**16), st.integers(0, 255)),
-    min_size=1,
-    max_size=4,
-)
-
-
-def edited(raw, edits):
-    raw = bytearray(raw)
-    for kind, where, value in edits:
-        where %= len(raw) or 1
-        if kind == "insert":
-            raw[where:where] = bytes([value]) * (1 + value % 5)
-        elif kind == "cut":
-            del raw[where : where + 1 + value % 5]
-        elif raw:
-            raw[where] = value if kind == "set" else raw[where] ^ (1 << value % 8)
-    return bytes(raw)
 
 
 @pytest.mark.parametrize("fmt", (*FORMATS, "zipped again"))

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training run: held by one run at a time, with its arguments, and room for its checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+from errors import UserError
+
+import atomic
+import checkpoint
+
+
+@contextmanager
+def held(args: argparse.Namespace) -> Iterator[None]:
+    """Make the run's folders and hold them against other runs; what a killed run left half written is removed.
+
+    Raises:
+        UserError: where one cannot be written into, another run is in it, or one was and is not to be resumed.
+    """
+    folders = {"--monitor-path": Path(args.monitor_path)}
+    if args.model_save_path and Path(args.model_save_path).resolve() != Path(args.monitor_path).resolve():
+        folders["--model-save-path"] = Path(args.model_save_path)
+    with ExitStack() as locks:
+        for flag, folder in folders.items():
+            atomic.make_folder(folder, flag)
+            busy = f"another run is writing into {folder}; wait for it, stop it, or give another {flag}"
+            try:
+                locks.enter_context(atomic.locked(folder / ".lock", busy))
+                atomic.remove_unfinished(folder)
+            except OSError as error:
+                raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
+            # models in the run's own folder may be of a run that was killed before its first checkpoint
+            stem, ending = ("checkpoint", "npz") if flag == "--monitor-path" else ("params", "h5")
+            if not args.resume and checkpoint.numbered(folder, stem, ending):
+                raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
+        yield
+
+
+def write_args(args: argparse.Namespace) -> None:
+    """Write args.json, from which `--resume` takes what it is not given."""
+    atomic.write_text(Path(args.monitor_path) / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with the run."""
+    return f"python train.py --monitor-path {shlex.quote(str(folder))} --resume"
+
+
+def check_space(folder: Path, copies: int, size: int) -> None:
+    """Raise UserError where the disk has no room for so many checkpoints with models, of `size` bytes each.
+
+    Those that are there already give their room back, since old ones are deleted.
+    """
+    there = sum(path.stat().st_size for stem in ("checkpoint", "params") for path in folder.glob(f"{stem}_*"))
+    need, free = copies * size, shutil.disk_usage(folder).free
+    if free + there < need:
+        raise UserError(
+            f"{folder} has {free >> 20} MB free, but {copies} checkpoints with models take {need >> 20} MB; "
+            "make room, or give another --monitor-path"
+        )
+
+
+def cannot_write(folder: Path, error: OSError) -> UserError:
+    """What to say where a file of the run cannot be written."""
+    saved = checkpoint.find(folder)
+    whole = f"{saved[-1].name} is whole" if saved else "there is no checkpoint yet"
+    return UserError(
+        f"cannot write {error.filename or folder}: {error.strerror or error}; {whole}: mend that, then go on with: "
+        f"{resume_command(folder)}"
+    )
+
+
+def write_divergence(folder: Path, iteration: int, problem: str, batch: Dict[str, Any]) -> Path:
+    """Write down in which iteration and on which files the training diverged; gives the path."""
+    path = folder / f"diverged_{iteration:06d}.json"
+    record = {"iteration": iteration, "problem": problem, "batch": batch}
+    atomic.write_text(path, json.dumps(record, indent=2) + "\n")
+    return path

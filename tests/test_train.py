@@ -6,10 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import errors
@@ -324,40 +321,6 @@ def test_resume_after_the_end_does_nothing(stopped_copy, run_script):
     assert (series(stopped_copy), read_h5(stopped_copy / f"params_{EPOCH + 1:06d}.h5").keys()) == before
 
 
-def test_killed_and_resumed_is_as_uninterrupted(data, full_run, tmp_path, run_script):
-    folder = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "train.py"), *command_line(data, folder, *FULL)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (folder / f"checkpoint_{2 * EPOCH:06d}.npz").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
-        lines = len(numbers(folder, SERIES[0]))
-        while process.poll() is None and len(numbers(folder, SERIES[0])) == lines:  # one line more than was saved
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
-    assert not (folder / f"checkpoint_{LAST:06d}.npz").exists()
-    done = run_script("train.py", "-m", folder, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert_same_parameters(folder / f"params_{LAST:06d}.h5", full_run / f"params_{LAST:06d}.h5")
-    assert series(folder) == series(full_run)
-
-
-@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
-def test_a_damaged_checkpoint_is_passed_over(stopped_copy, damage, run_script):
-    newest = stopped_copy / f"checkpoint_{EPOCH + 1:06d}.npz"
-    contents = bytearray(newest.read_bytes())
-    contents[len(contents) // 2] ^= 255
-    newest.write_bytes({"cut": contents[: len(contents) // 2], "changed": contents, "empty": b""}[damage])
-    before = series(stopped_copy)
-    done = run_script("train.py", "-m", stopped_copy, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert newest.name in done.stderr
-    assert f"{EPOCH} to {EPOCH + 1}" in done.stdout
-    assert series(stopped_copy) == before
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -854,23 +817,3 @@ def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypat
     train.Run(train_args("", arguments)).train()
     epochs = np.array(used).reshape(4, EPOCH) / 2e-4
     np.testing.assert_allclose(epochs, np.array([1, 1, 2 / 3, 1 / 3])[:, None].repeat(EPOCH, axis=1), rtol=1e-5)
-
-
-def test_ctrl_c_ends_the_run_with_a_checkpoint(data, tmp_path):
-    """One SIGINT: the iteration is finished, and the resumed run ends as one that was never stopped."""
-    flags = command_line(data, tmp_path / "stopped", "-e", 9, "--log-step", 1, "--lr-decay-start-epoch", 99)
-    script = [sys.executable, str(ROOT / "train.py")]
-    process = subprocess.Popen([*script, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    timer = tmp_path / "stopped" / "Training_time.timer.txt"
-    while process.poll() is None and not (timer.exists() and timer.read_text()):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err and "--resume" in out
-    whole = command_line(data, tmp_path / "whole", "-e", 9, "--log-step", 1, "--lr-decay-start-epoch", 99)
-    for command in ([*script, "-m", str(tmp_path / "stopped"), "--resume"], [*script, *whole]):
-        assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
-    for name in SERIES:
-        one, other = (tmp_path / run / f"{name}.series.txt" for run in ("stopped", "whole"))
-        assert one.read_bytes() == other.read_bytes()

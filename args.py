@@ -14,7 +14,8 @@ from command_line import Parser, real, whole
 from json_file import read_json
 from models import Architecture, smallest_size
 
-# what a resumed run may not change: the model, the data, and the course of the training
+# what a resumed run may not change: the model, the data, what is minimised and how. How long it trains, and with it the
+# learning rate's course, may change, as where it computes may, which changes rounding only
 FIXED_ON_RESUME = (
     "loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: all that a training run needs to go on, in one file that is whole or absent.
 
-`checkpoint_NNNNNN.npz` holds arrays by name and, as JSON text, everything else. It is a zip file with checksums,
-and is read without executing anything, and into no more memory than the file has bytes.
+`checkpoint_NNNNNN.npz` holds arrays by name and, as bytes of JSON text, everything else. It is a zip file with
+checksums, and is read without executing anything, and into no more memory than the file has bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Pa
     """Write the checkpoint of `iteration` into `folder`; gives its path."""
     path = Path(folder) / f"checkpoint_{iteration:06d}.npz"
     with atomic.replacing(path) as part:
-        np.savez(part, state=np.array(json.dumps(state)), **{f"arrays/{name}": v for name, v in arrays.items()})
+        text = np.frombuffer(json.dumps(state).encode("utf-8"), np.uint8)
+        np.savez(part, state=text, **{f"arrays/{name}": v for name, v in arrays.items()})
     return path
 
 
@@ -64,7 +65,7 @@ def load(path: str | Path) -> Tuple[Arrays, State]:
             if not stored or sum(member.file_size for member in members) > Path(path).stat().st_size:
                 raise ValueError("it is compressed")
             found = {member.filename: _array(archive, member) for member in members}
-        state = json.loads(str(found.pop("state.npy")))
+        state = json.loads(found.pop("state.npy").tobytes())
         names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in found}
         if type(state) is not dict or not all(names.values()):
             raise ValueError("it is no checkpoint")
@@ -84,7 +85,7 @@ def load_newest(folder: str | Path) -> Tuple[Path, Arrays, State]:
             return (path, *load(path))
         except UserError as error:
             print(f"{error}; taking the one before it", file=sys.stderr)
-    raise UserError(f"no whole checkpoint in {folder} to resume from; start again without --resume")
+    raise UserError(f"no checkpoint in {folder} is whole; bring one back, or start anew in another --monitor-path")
 
 
 def keep_last(folder: str | Path, stem: str, ending: str, count: int) -> None:

@@ -8,6 +8,7 @@ but may not be meant; a *note* where it is read rightly and other programs may n
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ SHOWN = 10  # findings of one kind that are told one by one
 BLACK, WHITE = 25, 230
 # masks that touch share edges; what is more than this share of the smaller one is no edge
 OVERLAP = 0.02
+# the share of what is not black that may be one grey
+FLAT = 0.02
+STRIP = 256  # rows
 
 AGAIN = "copy it anew, or remove it"
 HARMLESS = "nothing to do here"
@@ -85,12 +89,18 @@ class Report:
         return printable(f"{self.root}: {self.pictures} pictures, {self.masks} masks; {counts}")
 
 
-def check(
-    root: str | Path, phases: Sequence[str] | None = None, crop: Tuple[int, int] | None = None, masks: bool = True
-) -> Report:
-    """Look at the pictures of `phases` (all that are there, where None) in the data set folder `root`, and at `masks`.
+@dataclass(frozen=True)
+class Sizes:
+    """The (height, width) to which training resizes pictures, and that of its crops."""
 
-    Headers of all files are read, pictures decoded roughly and masks fully. `crop` is the (height, width) to train at.
+    load: Tuple[int, int]
+    crop: Tuple[int, int]
+
+
+def check(root: str | Path, sizes: Sizes, phases: Sequence[str] = (), masks: bool = True) -> Report:
+    """Look at the pictures of `phases` (none: all that are there) in the data set folder `root`, and at their `masks`.
+
+    Pictures are decoded (JPEGs roughly), masks looked at pixel by pixel.
 
     Raises:
         UserError: where `root` is no folder.
@@ -102,43 +112,49 @@ def check(
     if re.search("[AB]", str(root)):
         report.add(NOTE, "capital-letter", root, "a capital A or B is in its path", AUTHORS)
     there = sorted({match[1] for p in root.iterdir() for match in [re.fullmatch(r"(\w+)[AB]", p.name)] if match})
-    if not there:
-        report.add(ERROR, "missing-folder", root, "it has no folders trainA and trainB", "put the pictures into these")
-    for phase in there if phases is None else phases:
-        for domain in "AB":
-            _check_domain(root / f"{phase}{domain}", crop, masks, report)
+    if not phases and "train" not in there:
+        found = f"it has {', '.join(there)} only" if there else "it has no such folders at all"
+        mend = "training needs trainA and trainB, with trainA_seg and trainB_seg for masks"
+        # pictures to translate need no more
+        report.add(WARNING if there else ERROR, "missing-folder", root, found, mend)
+    for phase in phases or there:
+        if phase not in there:
+            report.add(ERROR, "missing-folder", root, f"there is no {phase}A and no {phase}B", "make them")
+        for domain in "AB" if phase in there else "":
+            _check_domain(root / f"{phase}{domain}", sizes, masks, report)
     return report
 
 
 def refuse_bad(report: Report) -> None:
     """Tell the warnings of a report in few lines. Raises UserError where it has errors, and tells them all before."""
     errors = report.of(ERROR)
-    if len(errors) != 1:
-        for line in report.lines([ERROR]):
-            print(line)
-    for line in report.lines([WARNING], shown=1):
+    # a single one is told in the line that ends the program
+    for line in report.lines([ERROR] if len(errors) > 1 else []) + report.lines([WARNING], shown=1):
         print(line)
     if errors:
         what = str(errors[0]) if len(errors) == 1 else f"{len(errors)} errors in {report.root}, which are told above"
-        raise UserError(f"{what} (to check again: python datasets/check_dataset.py {report.root})")
+        again = f"python datasets/check_dataset.py {shlex.quote(report.root)}"
+        raise UserError(f"{what} (all findings again: {again})")
 
 
-def _check_domain(folder: Path, crop: Tuple[int, int] | None, masks: bool, report: Report) -> None:
+def _check_domain(folder: Path, sizes: Sizes, masks: bool, report: Report) -> None:
     """Look at a folder of pictures and that of their masks; only that of `train` must be there and have masks."""
-    needed = folder.name[:-1] == "train"
+    needed, mask_folder = folder.name[:-1] == "train", folder.with_name(folder.name + "_seg")
+    for path in (folder, mask_folder):
+        if path.is_symlink() and not path.exists():
+            report.add(ERROR, "dangling-link", path, "it is a link that leads nowhere", "mend the link, or remove it")
     if not folder.is_dir():
-        if needed or folder.is_symlink():
-            problem = "it is a link that leads nowhere" if folder.is_symlink() else "it is not there"
-            report.add(ERROR, "missing-folder", folder, problem, "training needs trainA and trainB: make it")
+        if needed and not folder.is_symlink():
+            report.add(ERROR, "missing-folder", folder, "it is not there", "training needs trainA and trainB: make it")
         return
-    items = _check_listing(folder, folder.with_name(folder.name + "_seg") if masks else None, report)
-    found = in_parallel(lambda item: _check_item(item, crop), items, f"checking {folder.name}")
+    items = _check_listing(folder, mask_folder if masks else None, report)
+    found = in_parallel(lambda item: _check_item(item, sizes), items, f"checking {folder.name}")
     report.findings += [finding for findings in found for finding in findings]
     number = sum(len(item.masks) for item in items)
-    empty = sum(finding.kind == "empty-mask" for findings in found for finding in findings)
-    if masks and items and needed and empty == number:
-        problem = "no picture has a mask" if not number else "all of its masks are empty"
-        mend = f"put masks into {folder.name}_seg as NAME_0.png, NAME_1.png, ..., white inside"
+    lost = sum(finding.kind in ("empty-mask", "vanishing-mask") for findings in found for finding in findings)
+    if masks and items and needed and lost == number:
+        problem = "no picture has a mask" if not number else "none of its masks has an instance"
+        mend = f"put masks into {mask_folder.name} as NAME_0.png, NAME_1.png, ..., white inside"
         report.add(ERROR, "no-masks", folder, problem, mend)
 
 
@@ -185,11 +201,11 @@ def _check_twice(listing: Listing, report: Report) -> None:
             for path in others:
                 problem = f"{first.name} is mask {number} of {name} too"
                 report.add(ERROR, "duplicate-name", path, problem, "rename one of them")
-        missing = sorted(set(range(max(numbers))) - numbers.keys())
-        if missing and name in listing.images:
-            lacking = ", ".join(f"{name}_{n}.png" for n in missing[:3]) + (", ..." if len(missing) > 3 else "")
-            path = numbers[max(numbers)][0]
-            report.add(WARNING, "numbering-gap", path, f"there is no {lacking}", "is a mask lost? Bring it back")
+        last = max(numbers)
+        if name in listing.images and last + 1 != len(numbers):
+            missing = next(n for n in range(last) if n not in numbers)
+            problem = f"there is no {name}_{missing}.png"
+            report.add(WARNING, "numbering-gap", numbers[last][0], problem, "is a mask lost? Bring it back")
 
 
 def _check_others(folder: Path, listing: Listing, report: Report) -> None:
@@ -218,136 +234,169 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
-def _check_item(item: Item, crop: Tuple[int, int] | None) -> List[Finding]:
+def _check_item(item: Item, sizes: Sizes) -> List[Finding]:
     """What the pixels of a picture and its masks tell."""
     report = Report("")
-    size = _check_picture(item.image, crop, report)
-    overlaps = Overlaps()
+    header = _check_picture(item, sizes.crop, report)
+    overlaps: Overlaps | None = None
     for path in item.masks.values():
-        inside = _check_mask(path, size, report)
-        if inside is not None and inside.any():
-            overlaps.add(path, inside, report)
+        inside = _check_mask(path, header, sizes.load, report)
+        if inside is None:
+            continue
+        overlaps = overlaps or Overlaps(header.size if header else inside.shape)
+        overlaps.add(path, inside, report)
     return report.findings
 
 
-def _check_picture(path: Path, crop: Tuple[int, int] | None, report: Report) -> Tuple[int, int] | None:
-    """The picture's size (height, width) when upright; None where it cannot be read."""
-    opened = _open(path, report)
+def _check_picture(item: Item, crop: Tuple[int, int], report: Report) -> Header | None:
+    """What the picture's file says of it; None where it cannot be read."""
+    path, opened = item.image, _open(item.image, report, rough=True)
     if opened is None:
         return None
-    header, _ = opened
-    height, width = header.size
+    header, (height, width) = opened[0], opened[0].size
     if header.mode == "CMYK":
         report.add(NOTE, "cmyk", path, "its colours are CMYK and become RGB", HARMLESS)
     if header.transparent:
         report.add(NOTE, "transparency", path, "it has transparency, which is left out", HARMLESS)
-    if crop and (height < crop[0] or width < crop[1]):
+    if header.orientation != 1:
+        # where height and width are exchanged, the size of a mask tells whether it is turned too
+        told = not item.masks or (header.orientation in pictures.SIDEWAYS and height != width)
+        mend = HARMLESS if told else "its masks must be upright too: look at one"
+        problem = "it is turned by its EXIF data, and read upright"
+        report.add(NOTE if told else WARNING, "exif-rotation", path, problem, mend)
+    if height < crop[0] or width < crop[1]:
         problem = f"it is {height}x{width} (height x width), smaller than the crop of {crop[0]}x{crop[1]}"
         mend = "it is enlarged; give larger pictures, or smaller --fineSizeH and --fineSizeW"
         report.add(WARNING, "small-picture", path, problem, mend)
-    return header.size
+    return header
 
 
-def _check_mask(path: Path, size: Tuple[int, int] | None, report: Report) -> np.ndarray | None:
-    """Where the mask of a picture of `size` is white (H, W) bool; None where it cannot be read as a mask."""
+def _check_mask(path: Path, picture: Header | None, load: Tuple[int, int], report: Report) -> np.ndarray | None:
+    """Where the mask is white (H, W) bool; None where it is no mask, or no instance is in it."""
     opened = _open(path, report)
     if opened is None:
         return None
     header, image = opened
-    if size and header.size != size:
-        _check_size(path, header, size, report)
-    level = (pictures.mask_level(image, path) * 255).round().astype(np.uint8)
-    return level > 127 if _check_levels(path, level, report) else None
+    if picture and header.size != picture.size and not _check_size(path, header.size, picture.size, report):
+        return None
+    level = _levels(image, path)
+    if not _check_levels(path, image, level, report):
+        return None
+    inside = level > 127
+    # a pixel of the resized mask stands for so many; where thousands are left, none vanishes
+    if inside.sum() * (load[0] * load[1] / inside.size) < 1000 and not pictures.read_mask(path, load).any():
+        problem = f"its instance is so thin that nothing of it is left at {load[0]}x{load[1]} (height x width)"
+        report.add(WARNING, "vanishing-mask", path, problem, "draw it thicker, or train at larger sizes")
+    return inside
 
 
-def _open(path: Path, report: Report) -> Tuple[Header, Image.Image] | None:
-    """Read a picture or mask; JPEGs roughly. None, with a finding, where that cannot be done."""
+def _open(path: Path, report: Report, rough: bool = False) -> Tuple[Header, Image.Image] | None:
+    """Read a picture or mask. None, with a finding, where that cannot be done."""
     if path.is_symlink() and not path.exists():
         report.add(ERROR, "dangling-link", path, "it is a link that leads nowhere", "mend the link, or remove it")
-    elif path.is_file() and not path.stat().st_size:
+        return None
+    if path.is_file() and not path.stat().st_size:
         report.add(ERROR, "empty-file", path, "it has no content (0 bytes)", AGAIN)
-    else:
-        kind = "not-a-picture"
-        try:
-            header = pictures.read_header(path)
-            kind = "truncated"
-            image = pictures.open_picture(path, whole=False)
-        except UserError as error:
-            report.add(ERROR, kind, path, str(error).replace(f"{path} ", "it ", 1), AGAIN)
-        else:
-            _check_format(path, header, report)
-            return header, image
-    return None
-
-
-def _check_format(path: Path, header: Header, report: Report) -> None:
+        return None
+    try:
+        header, image = pictures.open_with_header(path, rough)
+    except UserError as error:
+        kind = "not-a-picture" if isinstance(error, pictures.NotAPicture) else "truncated"
+        report.add(ERROR, kind, path, str(error).replace(f"{path} ", "it ", 1), AGAIN)
+        return None
     if header.deep:
         report.add(NOTE, "sixteen-bit", path, "it has 16 bits a channel, of which 8 are used", HARMLESS)
     if header.mode in ("P", "PA"):
         report.add(NOTE, "palette", path, "its pixels are numbers in a palette, and are looked up there", HARMLESS)
-    if header.turned:
-        report.add(NOTE, "exif-rotation", path, "it is turned by its EXIF data, and read upright", HARMLESS)
+    return header, image
 
 
-def _check_size(path: Path, header: Header, size: Tuple[int, int], report: Report) -> None:
-    """A mask of the same shape as its picture is resized with it; one of another shape cannot be right."""
-    (height, width), (full_height, full_width) = header.size, size
+def _check_size(path: Path, own: Tuple[int, int], size: Tuple[int, int], report: Report) -> bool:
+    """A mask of the same shape as its picture is resized with it; one of another shape cannot be right (False)."""
+    (height, width), (full_height, full_width) = own, size
     problem = f"it is {height}x{width} (height x width), but its picture is {full_height}x{full_width}"
     # a pixel more or less comes from rounding
     if abs(width - height * full_width / full_height) <= max(1, 0.01 * width):
         mend = "it is resized with it; give one of the picture's size for sharp edges"
         report.add(WARNING, "size-differs", path, problem, mend)
-    elif (height, width) == (full_width, full_height):
+        return True
+    if (height, width) == (full_width, full_height):
         mend = "turn it upright, as its picture is (EXIF data included)"
         report.add(ERROR, "orientation-differs", path, f"{problem}: turned by 90 degrees", mend)
     else:
         report.add(ERROR, "size-differs", path, problem, "give the mask of this picture, at its size")
+    return False
 
 
-def _check_levels(path: Path, level: np.ndarray, report: Report) -> bool:
-    """What is odd about how white a mask (H, W) uint8 is. Returns whether it is a mask."""
-    most, grey = int(level.max()), (level > BLACK) & (level < WHITE)
-    if most == 0:
-        mend = "remove it, or draw the instance in white"
-        report.add(WARNING, "empty-mask", path, "it is black everywhere, so it marks no instance", mend)
-    elif most <= 127:
-        problem = f"its brightest value is {most} of 255, which counts as black"
-        report.add(ERROR, "grey-mask", path, problem, "store 0 outside of the instance and 255 inside")
+def _levels(image: Image.Image, path: Path) -> np.ndarray:
+    """How white each pixel is, (H, W) uint8; in strips, since floats take much memory."""
+    if image.mode in ("1", "L") and "transparency" not in image.info:
+        return np.asarray(image.convert("L"))
+    level = np.empty(image.size[::-1], np.uint8)
+    for top in range(0, len(level), STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        level[top : top + STRIP] = (pictures.mask_level(strip, path) * 255).round()
+    return level
+
+
+def _check_levels(path: Path, image: Image.Image, level: np.ndarray, report: Report) -> bool:
+    """What is odd about how white a mask (H, W) uint8 is. Returns whether it shows an instance."""
+    counts = np.bincount(level.ravel(), minlength=256)
+    white, shown, grey = counts[128:].sum(), counts[BLACK + 1 :].sum(), counts[BLACK + 1 : WHITE].sum()
+    if not white:
+        if _uniform(image):
+            mend = "remove it, or draw the instance in white"
+            report.add(WARNING, "empty-mask", path, "it is black everywhere, so it marks no instance", mend)
+        else:
+            problem = "nothing in it is white, but something is drawn: in dark colours, small numbers, or alpha only"
+            mend = "store 0 outside of the instance and 255 inside, without transparency"
+            report.add(ERROR, "grey-mask", path, problem, mend)
         return False
-    elif level.min() > 127:
-        mend = "is it inverted? White is the instance"
-        report.add(WARNING, "full-mask", path, "it is white everywhere, so it leaves no background", mend)
-    # edges may be soft: only grey with grey on all four sides counts
-    elif _inner(grey).sum() > (level > BLACK).sum() / 3:
-        problem = f"a large part of it is grey ({len(np.unique(level))} values), as of a picture or a map of labels"
+    if white == level.size:
+        problem = "it is white everywhere, so it leaves no background"
+        report.add(WARNING, "full-mask", path, problem, "is it inverted? White is the instance")
+    if grey and (grey > level.size / 2 or _flat(level, counts) > FLAT * shown):
+        problem = "large parts of it are grey, as in a picture or a map of labels"
         mend = "give a mask for each instance, black with the instance in white"
         report.add(ERROR, "grey-mask", path, problem, mend)
         return False
+    if grey > shown / 2:
+        mend = "it is cut in the middle; is it the right file?"
+        report.add(WARNING, "grey-mask", path, "more than half of it is grey, as of very soft edges", mend)
     return True
 
 
-def _inner(where: np.ndarray) -> np.ndarray:
-    """The pixels of (H, W) bool that have such pixels on all four sides."""
-    padded = np.pad(where, 1)
-    return where & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+def _uniform(image: Image.Image) -> bool:
+    """Whether all stored pixels are the same."""
+    extrema = image.getextrema()
+    return all(low == high for low, high in (extrema if isinstance(extrema[0], tuple) else [extrema]))
+
+
+def _flat(level: np.ndarray, counts: np.ndarray) -> int:
+    """How many pixels (H, W) uint8 have the commonest grey that is the same in 2 x 2 pixels, as soft edges have not."""
+    commonest = BLACK + 1 + int(counts[BLACK + 1 : WHITE].argmax())
+    same = level == commonest
+    blocks = same[:-1, :-1] & same[1:, :-1] & same[:-1, 1:] & same[1:, 1:]
+    return int(same.sum()) if blocks.sum() > same.sum() / 4 else 0
 
 
 class Overlaps:
-    """Which pixels the masks of one picture have taken so far."""
+    """Which pixels the masks of one picture of (height, width) `size` have taken so far."""
 
-    def __init__(self) -> None:
-        self.owner = np.zeros((0, 0), np.uint16)
+    def __init__(self, size: Tuple[int, ...]) -> None:
+        self.owner = np.zeros(size, np.uint16)
         self.paths: List[Path] = []
         self.areas: List[int] = []
 
     def add(self, path: Path, inside: np.ndarray, report: Report) -> None:
         """Take the mask `inside` (H, W) bool; a finding for each earlier one that shares more than an edge with it."""
-        if not self.paths:
-            self.owner = np.zeros(inside.shape, np.uint16)
         if inside.shape != self.owner.shape:
-            return  # sizes that differ are told elsewhere
-        area = int(inside.sum())
-        shared = np.bincount(self.owner[inside], minlength=len(self.paths) + 1)[1:]
+            height, width = self.owner.shape
+            inside = np.asarray(Image.fromarray(inside).resize((width, height), Image.NEAREST))
+        window = _bounds(inside)
+        inside, owner = inside[window], self.owner[window]
+        area = max(1, int(inside.sum()))
+        shared = np.bincount(owner[inside], minlength=len(self.paths) + 1)[1:]
         for other, other_area, pixels in zip(self.paths, self.areas, shared):
             share = pixels / min(area, other_area)
             if share > OVERLAP:
@@ -356,4 +405,11 @@ class Overlaps:
                 report.add(WARNING, "overlapping-masks", path, problem, mend)
         self.paths.append(path)
         self.areas.append(area)
-        self.owner[inside & (self.owner == 0)] = len(self.paths)
+        owner[inside & (owner == 0)] = len(self.paths)
+
+
+def _bounds(inside: np.ndarray) -> Tuple[slice, slice]:
+    """The window of (H, W) bool that has all that is true."""
+    spans = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
+    top, left = (slice(span[0], span[-1] + 1) if len(span) else slice(0) for span in spans)
+    return top, left

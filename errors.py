@@ -27,6 +27,10 @@ def run_main(main: Callable[[], int | None]) -> None:
     disk, a folder that may not be written, memory); Ctrl-C exits with 130. Anything else is a fault of the program:
     one line too, and exit code 1. With `--debug` the traceback comes before the line.
     """
+    # a terminal may not know the letters of a file's name
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
     except KeyboardInterrupt:

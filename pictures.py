@@ -9,26 +9,29 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from errors import UserError
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 import atomic
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 # what files with these extensions are, whatever they are called
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-# the EXIF orientations in which height and width are exchanged
+# what makes a picture upright, by its EXIF orientation; in the last four height and width are exchanged
+UPRIGHT = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE}
+UPRIGHT.update({6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90})
 SIDEWAYS = (5, 6, 7, 8)
 # 89 million, Pillow's own figure; it only warns, and reads up to twice as many
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
+# what Pillow raises on bytes that make no sense
+_DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error)
 # what Pillow raises on bytes that make no sense; memory runs out where a part is said to have gigabytes
 _DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error, MemoryError)
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
@@ -184,71 +187,77 @@ def to_picture(array: np.ndarray) -> np.ndarray:
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
+class NotAPicture(UserError):
+    """A file that is no picture by its first bytes, or has more than `MOST_PIXELS`."""
+
+
 @dataclass(frozen=True)
 class Header:
-    """What a picture's file says before its pixels: Pillow's mode, the (height, width) it has when upright, whether it
-    must be turned for that (EXIF), whether it has more than 8 bits a channel, and whether it may be transparent."""
+    """What a picture's file says of its pixels: Pillow's mode, the (height, width) when upright, how it must be turned
+    for that (EXIF orientation, 1 is upright), whether it has more than 8 bits a channel, and may be transparent."""
 
     mode: str
     size: Tuple[int, int]
-    turned: bool
+    orientation: int
     deep: bool
     transparent: bool
 
 
-def read_header(path: str | Path) -> Header:
-    """Read what a picture's file says before its pixels.
+def open_picture(path: str | Path) -> Image.Image:
+    """Read a picture as Pillow has it, upright.
 
     Raises:
-        UserError: where the file is missing, is not a picture, or has more than `MOST_PIXELS`.
+        UserError: where the file is missing, or is not a whole picture (`NotAPicture` where it is none at all).
     """
-    with _opened(path) as image:
-        orientation = _orientation(image)
-        size = image.size if orientation in SIDEWAYS else image.size[::-1]
-        # 16-bit colours are read as 8-bit ones by Pillow; only how it unpacks them tells
-        deep = image.mode.startswith("I") or image.mode == "F" or ";16" in str(image.tile)
-        transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        return Header(image.mode, size, orientation != 1, deep, transparent)
+    return open_with_header(path)[1]
 
 
-def open_picture(path: str | Path, whole: bool = True) -> Image.Image:
-    """Read a picture as Pillow has it, upright. Where not `whole`, JPEGs are decoded at an eighth of their size.
-
-    Raises:
-        UserError: where the file is missing, is not a whole picture, or has more than `MOST_PIXELS`.
-    """
-    with _opened(path) as image:
-        if not whole:
-            image.draft(None, (1, 1))
-        image.load()
+def open_with_header(path: str | Path, rough: bool = False) -> Tuple[Header, Image.Image]:
+    """As `open_picture`, with what the file says of its pixels. Where `rough`, JPEGs are decoded at 1/8 of the size."""
     try:
-        return ImageOps.exif_transpose(image) or image
-    except Exception:  # Pillow's EXIF parser raises all sorts of errors; the pixels are whole, only perhaps not upright
-        return image
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture of which only the header is read; the block may read on."""
-    try:
-        # other formats have no business in a data set, and some have Pillow start other programs
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"no file {path}") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} has more pixels than can be meant; make it smaller") from None
+        with _opened(path) as image:
+            mode, (width, height) = image.mode, image.size
+            # 16-bit colours are read as 8-bit ones by Pillow; only how it unpacks them tells
+            deep = mode.startswith("I") or mode == "F" or ";16" in str(image.tile)
+            if rough:
+                image.draft(None, (1, 1))
+            image.load()
+    except UserError:
+        raise
     except _DAMAGED as error:
         raise UserError(f"{path} cannot be read as a picture: {_first_line(error)}") from None
+    orientation = _orientation(image)
+    size = (width, height) if orientation in SIDEWAYS else (height, width)
+    transparent = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    header = Header(mode, size, orientation, deep, transparent)
+    # not ImageOps.exif_transpose, which fails where other EXIF data are odd
+    return header, image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """A picture of which only the header is read."""
+    if not Path(path).exists():
+        raise UserError(f"no file {path}")
+    if not Path(path).is_file():
+        raise NotAPicture(f"{path} is no file")
+    try:
+        # other formats have no business in a data set, and some have Pillow start other programs
+        image = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise NotAPicture(f"{path} has more pixels than can be meant; make it smaller") from None
+    except _DAMAGED as error:
+        raise NotAPicture(f"{path} cannot be read as a picture: {_first_line(error)}") from None
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise NotAPicture(f"{path} has more pixels than can be meant; make it smaller")
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) to 8; 1 too where there is none that can be read."""
     try:
         found = image.getexif().get(0x0112, 1)
-    except Exception:  # as in open_picture
+    except Exception:  # Pillow's EXIF parser raises all sorts of errors; the pixels are whole, only perhaps not upright
         return 1
     return found if found in range(1, 9) else 1
 

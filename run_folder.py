@@ -62,24 +62,26 @@ def check_space(folder: Path, copies: int, size: int) -> None:
     need, free = copies * size, shutil.disk_usage(folder).free
     if free + there < need:
         raise UserError(
-            f"{folder} has {free >> 20} MB free, but {copies} checkpoints with models take {need >> 20} MB; "
-            "make room, or give another --monitor-path"
+            f"{folder} has {free >> 20} MB free, but {copies} checkpoints or models take {need >> 20} MB; "
+            "make room, or give another --monitor-path or --model-save-path"
         )
 
 
-def cannot_write(folder: Path, error: OSError) -> UserError:
-    """What to say where a file of the run cannot be written."""
-    saved = checkpoint.find(folder)
-    whole = f"{saved[-1].name} is whole" if saved else "there is no checkpoint yet"
+def cannot_write(folder: Path, whole: Path | None, error: OSError) -> UserError:
+    """What to say where a file of the run cannot be written, and `whole` is its last whole checkpoint."""
+    kept = f"{whole.name} is whole" if whole else "there is no checkpoint yet"
     return UserError(
-        f"cannot write {error.filename or folder}: {error.strerror or error}; {whole}: mend that, then go on with: "
+        f"cannot write {error.filename or folder}: {error.strerror or error}; {kept}: mend that, then go on with: "
         f"{resume_command(folder)}"
     )
 
 
-def write_divergence(folder: Path, iteration: int, problem: str, batch: Dict[str, Any]) -> Path:
-    """Write down in which iteration and on which files the training diverged; gives the path."""
+def write_divergence(folder: Path, iteration: int, problem: str, batch: Dict[str, Any]) -> str:
+    """Write down in which iteration and on which files the training diverged; says where, or what, if that fails."""
     path = folder / f"diverged_{iteration:06d}.json"
     record = {"iteration": iteration, "problem": problem, "batch": batch}
-    atomic.write_text(path, json.dumps(record, indent=2) + "\n")
-    return path
+    try:
+        atomic.write_text(path, json.dumps(record, indent=2) + "\n")
+    except OSError:
+        return json.dumps(batch)
+    return str(path)

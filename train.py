@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import signal
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -38,6 +36,7 @@ import run_folder
 from args import architecture, instances_per_pass, train_args
 from data_source import DataIterator, DomainSource, Sample
 from image_pool import ImagePool
+from interruption import Interruption
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
 from models import FROZEN, NETWORKS, create_parameters, discriminator, generator, generator_twice
 from monitors import Monitors, draw_curves, short_summary
@@ -46,8 +45,8 @@ from sequence import MiniBatch, SequentialTranslation
 
 DOMAINS = {"x": "A", "y": "B"}
 OTHER = {"x": "y", "y": "x"}
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 KEPT = 3  # checkpoints, and models beside them
+LINES = 600  # bytes that one entry in each of the series and the timer takes in a checkpoint, about
 
 
 class Diverged(Exception):
@@ -322,9 +321,10 @@ class Run:
         self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
         # how many iterations are done, and how many were when a checkpoint was last written (none yet)
         self.iteration, self.saved = 0, -1
-        # the batches that are being trained on, and the signal that asked to stop
+        # the last whole checkpoint, the batches that are being trained on
+        self.whole: Path | None = None
         self.batches: Dict[str, List[Sample]] = {}
-        self.signal = 0
+        self.interruption = Interruption()
         self.model = InstaGAN(args)
         self.monitors = Monitors(self.folder, args.log_step)
         self.samples = SampleGrid(args, self.model.arch, items)
@@ -343,41 +343,31 @@ class Run:
         Raises:
             UserError: where the training diverged or something cannot be written; the last checkpoint stays.
         """
-        handlers = {number: signal.signal(number, self.stop) for number in SIGNALS}
         try:
-            self.iterate_to_the_end()
-            if self.saved != self.iteration:
-                self.save()
-            self.monitors.flush(self.iteration - 1)
-            draw_curves(self.folder)
+            with self.interruption:
+                self.iterate_to_the_end()
+                if self.saved != self.iteration:
+                    self.save()
+                self.monitors.flush(self.iteration - 1)
+                draw_curves(self.folder)
         except Diverged as error:
             raise self.diverged(error) from error
         except OSError as error:
-            raise run_folder.cannot_write(self.folder, error) from error
+            raise run_folder.cannot_write(self.folder, self.whole, error) from error
         finally:
             for iterator in self.data.values():
                 iterator.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def iterate_to_the_end(self) -> None:
         """All iterations that are left, or those up to a signal; with what is due after each epoch."""
         planned = {"total": self.last_iteration, "initial": self.iteration}
         with tqdm(**planned, desc="training", unit="it", smoothing=0.1) as bar:
             self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
-            while self.iteration < self.last_iteration and not self.signal:
+            while self.iteration < self.last_iteration and not self.interruption.signal:
                 bar.set_postfix(short_summary(self.iterate()), refresh=False)
                 bar.update()
                 if self.iteration % self.iterations_per_epoch == 0:
                     self.end_epoch(self.iteration // self.iterations_per_epoch)
-
-    def stop(self, number: int, frame: Any) -> None:
-        """Handle a signal: train no further. The next one ends the process, as if there were no handler."""
-        self.signal = number
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_DFL)
-        # not print(): the signal may have come in the middle of one
-        os.write(2, b"\nstopping after this iteration, with a checkpoint; once more ends it at once, without\n")
 
     def diverged(self, error: Diverged) -> UserError:
         """Write down on which files it happened; gives what to say."""
@@ -385,13 +375,13 @@ class Run:
         for domain, samples in self.batches.items():
             items = {item.name: item for item in self.data[domain].source.items}
             batch[DOMAINS[domain]] = [list(map(str, items[s.name].files)) for s in samples]
-        path = run_folder.write_divergence(self.folder, self.iteration, str(error), batch)
+        where = run_folder.write_divergence(self.folder, self.iteration, str(error), batch)
         models = checkpoint.numbered(self.model_folder, "params", "h5")
         start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
         rates = " ".join(f"--learning-rate_{n} {getattr(self.args, f'learning_rate_{n}') / 2:g}" for n in "GD")
         return UserError(
-            f"the training diverged: {error} in iteration {self.iteration} (its pictures are in {path}); checkpoints "
-            f"and models are as they were; start a new run with lower learning rates, such as {start}{rates}"
+            f"the training diverged: {error} in iteration {self.iteration} (its pictures: {where}); checkpoints and "
+            f"models are as they were; start a new run with lower learning rates, such as {start}{rates}"
         )
 
     def iterate(self) -> Dict[str, float]:
@@ -423,8 +413,11 @@ class Run:
         self.save_model()
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
-        checkpoint.save(self.folder, self.iteration, arrays, state)
-        self.saved = self.iteration
+        self.whole, self.saved = checkpoint.save(self.folder, self.iteration, arrays, state), self.iteration
+        self.delete_old()
+
+    def delete_old(self) -> None:
+        """Delete all but the last three checkpoints and models in the run's folder."""
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
             checkpoint.keep_last(self.folder, stem, ending, KEPT)
 
@@ -451,11 +444,15 @@ class Run:
             for domain, iterator in self.data.items():
                 iterator.set_state(state["data"][domain])
             self.monitors.set_state(state["monitors"])
-            self.iteration = self.saved = int(state["iteration"])
+            self.whole, self.iteration = path, int(state["iteration"])
+            self.saved = self.iteration
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{path} is no checkpoint of this run ({error}); delete it, and the one before it is taken"
             ) from error
+        if path == checkpoint.find(self.folder)[-1]:
+            # a run that was killed before it could delete the oldest left one too many
+            self.delete_old()
 
     def begin(self) -> None:
         """Start with empty series, and with the parameters of `--pretrained`; networks it lacks start at random."""
@@ -469,13 +466,21 @@ class Run:
 
     def check_space(self) -> None:
         """Raise UserError where the disk has no room for the checkpoints and models that the run keeps."""
-        saves = 1 + (self.last_iteration - self.iteration) // self.iterations_per_epoch // self.args.save_interval
+        args, left = self.args, self.last_iteration - self.iteration
+        saves = 1 + left // self.iterations_per_epoch // args.save_interval
         model = sum(v.nbytes for v in self.model.parameters().values())
-        picture = 4 * (3 + self.args.ins_max) * self.args.fineSizeH * self.args.fineSizeW
-        # parameters with both of Adam's moments, and the two pools; 1 MB for names and series
-        state = 3 * model + 2 * self.args.pool_size * picture + (1 << 20)
+        pools = 2 * args.pool_size * 4 * (3 + args.ins_max) * args.fineSizeH * args.fineSizeW
+        series = self.last_iteration // args.log_step * LINES
+        # parameters with both of Adam's moments; 1 MB for names and order
+        state = 3 * model + pools + series + (1 << 20)
         # one more than is kept, which is being written
-        run_folder.check_space(self.folder, min(KEPT + 1, saves), state + model)
+        copies = min(KEPT + 1, saves)
+        if self.model_folder.samefile(self.folder):
+            run_folder.check_space(self.folder, copies, state + model)
+        else:
+            run_folder.check_space(self.folder, copies, state)
+            # all of them are kept there
+            run_folder.check_space(self.model_folder, saves, model)
 
 
 def main() -> int:
@@ -488,19 +493,19 @@ def main() -> int:
             # first of all, so that a run that is killed at once can be resumed
             run_folder.write_args(args)
         run = Run(args)
-        run.check_space()
         if args.resume:
             run.resume()
             run_folder.write_args(args)
         else:
             run.begin()
+        run.check_space()
         counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
         span = f"from {run.iteration} to {run.last_iteration}"
         print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; {span}")
         run.train()
-    if run.signal:
+    if run.interruption.signal:
         print(f"stopped after iteration {run.iteration}; go on with: {run_folder.resume_command(run.folder)}")
-        return 128 + run.signal
+        return 128 + run.interruption.signal
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
     return 0
 
@@ -519,8 +524,8 @@ def check_data(args: argparse.Namespace) -> None:
             "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
             "--loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64"
         )
-    crop = args.fineSizeH, args.fineSizeW
-    data_check.refuse_bad(data_check.check(args.dataroot, ["train"], crop, masks=args.ins_max > 0))
+    sizes = data_check.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
+    data_check.refuse_bad(data_check.check(args.dataroot, sizes, ["train"], masks=args.ins_max > 0))
 
 
 def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:

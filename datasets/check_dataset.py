@@ -29,11 +29,13 @@ def main() -> int:
     parser.add_argument("dataroot", help="data set folder, with trainA, trainA_seg, trainB, trainB_seg and so on")
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
     parser.add_argument("--phase", default=None, help="look at this phase only: train, test, ... (default: all)")
-    parser.add_argument("--fineSizeH", type=whole(1), default=300, help="height to train at; smaller pictures are told")
-    parser.add_argument("--fineSizeW", type=whole(1), default=200, help="width to train at")
+    parser.add_argument("--loadSizeH", type=whole(1), default=330, help="as for train.py: thinner masks are told")
+    parser.add_argument("--loadSizeW", type=whole(1), default=220, help="as for train.py")
+    parser.add_argument("--fineSizeH", type=whole(1), default=300, help="as for train.py: smaller pictures are told")
+    parser.add_argument("--fineSizeW", type=whole(1), default=200, help="as for train.py")
     args = parser.parse_args()
-    phases = None if args.phase is None else [args.phase]
-    report = data_check.check(args.dataroot, phases, (args.fineSizeH, args.fineSizeW))
+    sizes = data_check.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
+    report = data_check.check(args.dataroot, sizes, [args.phase] if args.phase else [])
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     else:

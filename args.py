@@ -12,7 +12,9 @@ from errors import UserError
 
 from command_line import Parser, real, whole
 from json_file import read_json
-from models import Architecture, smallest_size
+from models import LARGEST_SIDE, Architecture, smallest_size
+
+SIDE = whole(1, LARGEST_SIDE)
 
 # what a resumed run may not change: the model, the data, what is minimised and how. How long it trains, and with it the
 # learning rate's course, may change, as where it computes may, which changes rounding only
@@ -100,10 +102,10 @@ def instances_per_pass(args: argparse.Namespace) -> int:
 def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dataroot", default="datasets/jeans2skirt_ccp", help="data set folder with train{A,B} and train{A,B}_seg")
-    add("--loadSizeW", type=whole(1), default=220, help="width to which pictures are resized before the crop")
-    add("--loadSizeH", type=whole(1), default=330, help="height to which pictures are resized before the crop")
-    add("--fineSizeW", type=whole(1), default=200, help="width of the random crop to train on, a multiple of 4")
-    add("--fineSizeH", type=whole(1), default=300, help="height of the random crop to train on, a multiple of 4")
+    add("--loadSizeW", type=SIDE, default=220, help="width to which pictures are resized before the crop")
+    add("--loadSizeH", type=SIDE, default=330, help="height to which pictures are resized before the crop")
+    add("--fineSizeW", type=SIDE, default=200, help="width of the random crop to train on, a multiple of 4")
+    add("--fineSizeH", type=SIDE, default=300, help="height of the random crop to train on, a multiple of 4")
     add("--no-flip", action="store_true", help="do not mirror half of the pictures")
     add(
         "--ins-max",
@@ -117,16 +119,16 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 
 def _add_networks(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--ngf", type=whole(2), default=64, help="channels of the generators' first layer")
-    add("--ndf", type=whole(1), default=64, help="channels of the discriminators' first layer")
-    add("--n-blocks", type=whole(0), default=9, help="residual blocks in each encoder")
-    add("--n-layers-D", type=whole(1), default=3, help="stride-2 layers of the discriminators' feature extractors")
+    add("--ngf", type=whole(2, 4096), default=64, help="channels of the generators' first layer")
+    add("--ndf", type=whole(1, 4096), default=64, help="channels of the discriminators' first layer")
+    add("--n-blocks", type=whole(0, 100), default=9, help="residual blocks in each encoder")
+    add("--n-layers-D", type=whole(1, 10), default=3, help="stride-2 layers of the discriminators' feature extractors")
     add("--norm", choices=("instance", "batch"), default="instance", help="normalization of activations")
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--batch-size", "-b", type=whole(1), default=1, help="pictures of each domain in one iteration")
+    add("--batch-size", "-b", type=whole(1, 1024), default=1, help="pictures of each domain in one iteration")
     add("--max-epoch", "-e", type=whole(1), default=600, help="epochs to train; one sees the larger domain once")
     add("--max-iter", type=whole(1), default=None, help="stop after this many iterations, if that is sooner")
     add(
@@ -194,8 +196,8 @@ def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:
 
 def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--fineSizeW", type=whole(8), default=None, help="width to work at (default: as trained)")
-    add("--fineSizeH", type=whole(8), default=None, help="height to work at (default: as trained)")
+    add("--fineSizeW", type=whole(8, LARGEST_SIDE), default=None, help="width to work at (default: as trained)")
+    add("--fineSizeH", type=whole(8, LARGEST_SIDE), default=None, help="height to work at (default: as trained)")
     add("--ins-per", type=whole(1), default=None, help="instances in one pass (default: as trained)")
     add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
     add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from errors import UserError
 
@@ -30,6 +30,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(part, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
+    except OSError as error:
+        # nobody knows the temporary's name
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -71,6 +74,14 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         os.close(handle)
 
 
+def refuse_foreign(folder: Path, names: Sequence[str], ours: str, overwrite: bool) -> None:
+    """Raise UserError where one of the files or folders that are to be written is there, but not the file `ours`, which
+    says that this program made them; unless `overwrite`."""
+    found = [name for name in names if (folder / name).exists()]
+    if found and not overwrite and not (folder / ours).exists():
+        raise UserError(f"{folder} holds {found[0]}, which would be replaced; give another --output, or --overwrite")
+
+
 def make_folder(path: Path, flag: str) -> None:
     """Make a folder with its parents; one that is there is left alone.
 
@@ -78,6 +89,8 @@ def make_folder(path: Path, flag: str) -> None:
         UserError: where that cannot be done; it names `flag`, the one to change.
     """
     try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, not a folder; give another {flag}")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; give another {flag}") from None

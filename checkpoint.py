@@ -47,8 +47,13 @@ def find(folder: str | Path) -> List[Path]:
 
 def numbered(folder: str | Path, stem: str, ending: str) -> List[Path]:
     """The files STEM_NUMBER.ENDING in `folder`, by number."""
-    found = {path: re.fullmatch(stem + r"_(\d+)", path.stem) for path in Path(folder).glob(f"{stem}_*.{ending}")}
-    return sorted((path for path in found if found[path]), key=lambda path: int(found[path][1]))
+    found = [path for path in Path(folder).glob(f"{stem}_*.{ending}") if re.fullmatch(stem + "_[0-9]+", path.stem)]
+    return sorted(found, key=number)
+
+
+def number(path: Path) -> int:
+    """NUMBER of a file STEM_NUMBER.ENDING."""
+    return int(path.stem.rpartition("_")[2])
 
 
 def load(path: str | Path) -> Tuple[Arrays, State]:

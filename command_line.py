@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, Dict, List
+import re
+from typing import Any, Callable, Dict, List, Sequence
 
 from errors import DEBUG, UserError
 
@@ -28,6 +29,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None, epilog: str | None = None) -> None:
         super().__init__(description=description, epilog=epilog, formatter_class=_Formatter, allow_abbrev=False)
         self.add_argument(DEBUG, action=_Nothing, help="where an error ends the program, show its traceback too")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> Any:
+        """As argparse's, and refuses empty texts, which as a path would be the current folder."""
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            if value == "" or isinstance(value, list) and "" in value:
+                self.error(f"{name.replace('_', '-')} is empty")
+        return parsed
 
     def error(self, message: str) -> None:
         """Raise UserError in place of printing the usage."""
@@ -61,14 +70,14 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return action.help if unset else super()._get_help_string(action)
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
+def whole(least: int, most: int = _LARGEST) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not text.strip().lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        if int(text) > _LARGEST:
-            raise argparse.ArgumentTypeError(f"{text!r} is more than {_LARGEST}")
+        if not re.fullmatch(r"\s*[-+]?[0-9]{1,20}\s*", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least {least}")
+        if int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text[:20]!r} is more than {most}")
         return int(text)
 
     return parse
@@ -85,7 +94,7 @@ def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], floa
         if not (0 <= value if zero else 0 < value) or not value < below:
             bound = "at least 0" if zero else "above 0"
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a number {bound}" + (f" and below {below:g}" * (below < 2))
+                f"{text[:20]!r} is not a finite number {bound}" + (f" and below {below:g}" * (below < 2))
             )
         return value
 

@@ -36,6 +36,8 @@ def main() -> None:
     output = Path(args.output)
     if (output / "comparison.md").exists() and not args.overwrite:
         raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
+    drawn = [f"comparison_{direction}.png" for direction in report.DIRECTIONS]
+    atomic.refuse_foreign(output, drawn, "comparison.md", args.overwrite)
     whole = {name: report.read(folder) for name, folder in folders.items()}
     check_same_data(whole)
     found = {name: evaluation["directions"] for name, evaluation in whole.items()}
@@ -75,7 +77,8 @@ def check_same_data(found: Dict[str, Dict[str, Any]]) -> None:
     first, *others = data
     for other in others:
         if data[other] != data[first]:
-            raise UserError(f"{first} is of {data[first]}, {other} of {data[other]}; compare evaluations of the same")
+            described = ["{} {} at {}".format(*data[name]) for name in (first, other)]
+            raise UserError(f"{first} is of {described[0]}, {other} of {described[1]}; compare evaluations of the same")
 
 
 def trust(found: Dict[str, Dict[str, Any]]) -> str:

@@ -107,7 +107,7 @@ def check(root: str | Path, sizes: Sizes, phases: Sequence[str] = (), masks: boo
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"no data set folder {root}")
+        raise UserError(f"no data set folder {root}; give the one that has trainA and trainB in it")
     report = Report(str(root))
     if re.search("[AB]", str(root)):
         report.add(NOTE, "capital-letter", root, "a capital A or B is in its path", AUTHORS)

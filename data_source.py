@@ -132,15 +132,19 @@ class DataIterator:
 
         Raises:
             UserError: where the source has other pictures than it had then.
+            KeyError, TypeError or ValueError: where it is no state.
         """
         if state["pictures"] != self.source.fingerprint:
             folder = self.source.items[0].image.parent
             raise UserError(
                 f"{folder} or its masks hold other files than when the run was stopped; bring those back (--dataroot)"
             )
+        order, position = list(state["order"]), state["position"]
+        if sorted(order) != list(range(len(self.source)))[: len(order)] or position not in range(len(order) + 1):
+            raise ValueError("the order of its pictures is none")
         self._queue.clear()
         self._rng.bit_generator.state = state["rng"]
-        self._order, self._position = list(state["order"]), state["position"]
+        self._order, self._position = order, position
 
     def close(self) -> None:
         """Stop the background thread."""

@@ -11,6 +11,7 @@ command that is printed before it runs, and can be typed as well.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,10 +25,13 @@ from errors import UserError, run_main
 
 import numpy as np
 
+import atomic
 import gallery
 from command_line import Parser, real
 from monitors import draw_curves
 
+ROOT = Path(__file__).resolve().parent
+MARK = ".demo"  # a file in the folders that were made here, which may be removed
 PICTURES = 100
 SIZE = 64
 MODEL = f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 8 --ndf 8 --n-blocks 2"
@@ -44,40 +48,51 @@ def main() -> None:
     clear(folder)
     data, run = folder / "circle2square", folder / "run"
     amounts = f"--train {PICTURES} --test 12 --max-instances 2"
-    step(f"datasets/generate_shapes_dataset.py --save_root {data} --size {SIZE} {amounts}")
+    step("datasets/generate_shapes_dataset.py", f"--size {SIZE} {amounts}", save_root=data)
     model = f"{MODEL} --context {args.context}"
     iterations = max(10, int(args.minutes * 60 / seconds_per_iteration(data, model)))
     epochs = -(-iterations // PICTURES)
     schedule = f"--max-epoch {epochs} --max-iter {iterations} --lr-decay-start-epoch {epochs // 2} --log-step 10"
-    step(f"train.py --dataroot {data} --monitor-path {run} {model} {schedule}")
+    step("train.py", f"{model} {schedule}", **{"dataroot": data, "monitor-path": run})
     for direction in ("AtoB", "BtoA"):
-        where = f"--dataroot {data} --phase test --direction {direction} --output {folder / direction}"
-        step(f"translate.py --model {run} {where} --context {args.context}")
+        how = f"--phase test --direction {direction} --context {args.context}"
+        step("translate.py", how, model=run, dataroot=data, output=folder / direction)
     write_page(folder, run, iterations, time.time() - start)
     print(f"done in {time.time() - start:.0f} s: open {folder / 'index.html'}")
 
 
 def clear(folder: Path) -> None:
-    """Remove an earlier demo, and nothing else. Raises UserError where the folder holds other things."""
-    ours = {"circle2square", "run", "AtoB", "BtoA", "index.html"}
-    others = sorted(path.name for path in folder.glob("*") if path.name not in ours)
+    """Make the folder anew, without an earlier demo. Raises UserError where it holds anything else."""
+    ours = {MARK, "circle2square", "run", "AtoB", "BtoA", "index.html"}
+    found = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
+    others = sorted(found - ours) or sorted(found - {MARK} if MARK not in found else ())
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is not the demo's; give another --output")
     shutil.rmtree(folder, ignore_errors=True)
+    atomic.make_folder(folder, "--output")
+    (folder / MARK).touch()
 
 
-def step(command: str) -> None:
+def command(script: str, arguments: str, **paths: Path) -> List[str]:
+    """What runs a script of this project with these arguments, and paths by their flags."""
+    flags = [text for flag, path in paths.items() for text in (f"--{flag}", str(path))]
+    return [os.path.relpath(ROOT / script), *arguments.split(), *flags]
+
+
+def step(script: str, arguments: str, **paths: Path) -> None:
     """Show a command and run it. Raises UserError where it fails; it has said why."""
-    print(f"\n$ python {command}", flush=True)
-    if subprocess.run([sys.executable, *shlex.split(command)]).returncode:
-        raise UserError("the demo stops because the command above failed")
+    words = command(script, arguments, **paths)
+    print(f"\n$ python {' '.join(map(shlex.quote, words))}", flush=True)
+    if subprocess.run([sys.executable, *words]).returncode:
+        raise UserError("the demo stops because the command above failed; mend that, then start it again")
 
 
 def seconds_per_iteration(data: Path, model: str) -> float:
     """Train for a few iterations, thrown away, to see how fast this machine is."""
     with tempfile.TemporaryDirectory() as folder:
-        command = f"train.py --dataroot {data} --monitor-path {folder} {model} --max-iter 24 --log-step 4"
-        trial = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True)
+        where = {"dataroot": data, "monitor-path": Path(folder)}
+        words = command("train.py", f"{model} --max-iter 24 --log-step 4", **where)
+        trial = subprocess.run([sys.executable, *words], capture_output=True, text=True)
         if trial.returncode:
             raise UserError("a trial training failed: " + trial.stderr.strip().splitlines()[-1])
         # the first ones are slower: kernels are made for each new shape

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -33,18 +35,31 @@ def run_main(main: Callable[[], int | None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read the output wants no more of it (`| head`); Python would complain when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + 13
     except KeyboardInterrupt:
         code = _tell("interrupted", 130)
     except UserError as error:
         code = _tell(f"error: {error}", 2)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        code = _tell(f"error: {error.strerror or error}{where}", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        code = _tell(f"error: {where}{error.strerror or error}; {_mend(error)}", 2)
     except MemoryError:
         code = _tell("error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2)
     except Exception as error:
         code = _tell(f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1)
     sys.exit(code or 0)
+
+
+def _mend(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "make room there, or write to another place"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give yourself the right to it, or use another place"
+    return "mend that, or use another place"
 
 
 def printable(text: str) -> str:

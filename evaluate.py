@@ -297,6 +297,8 @@ def main() -> None:
         if not args.overwrite:
             raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
         report.read(folder)
+    made = ("index.html", "metrics.md", "pictures", *(f"cases_{direction}.png" for direction in report.DIRECTIONS))
+    atomic.refuse_foreign(folder, made, "metrics.json", args.overwrite)
     weights = inception.find(args.inception)
     context.set_up(args)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)

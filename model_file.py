@@ -20,11 +20,9 @@ import atomic
 import checkpoint
 from h5_reader import read_arrays
 from json_file import read_json
-from models import NETWORKS, Architecture
+from models import LARGEST_SIDE, NETWORKS, Architecture
 
 Config = Dict[str, Any]
-
-LARGEST = 1 << 14  # no size in a model's .json is larger, so that a damaged one cannot ask for all the memory
 
 
 def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Config) -> None:
@@ -171,10 +169,10 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
     for name, choices in (("norm", ("instance", "batch")), ("set_order", ("decreasing", "random"))):
         if config[name] not in choices:
             raise ValueError(f"its {name} is not one of {', '.join(choices)}")
-    for name in ("fineSizeH", "fineSizeW", "ins_per"):
+    for name, least in (("fineSizeH", 8), ("fineSizeW", 8), ("ins_per", 0)):
         value = config.get(name)
-        if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
-            raise ValueError(f"its {name} is not a whole number of at most {LARGEST}")
+        if value is not None and (type(value) is not int or not least <= value <= LARGEST_SIDE):
+            raise ValueError(f"its {name} is not a whole number from {least} to {LARGEST_SIDE}")
     for network in networks:
         for name, value in shown_architecture(parameters, network).items():
             if type(config[name]) is not int or config[name] != value:

@@ -28,6 +28,7 @@ from layers import Tensor, activate, convolution, plain, spectral_normalization
 
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
+LARGEST_SIDE = 4096  # pixels that pictures may be high or wide; a mistyped one shall not ask for all the memory
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ starts; these can be taken up again by a resumed run.
 
 from __future__ import annotations
 
-import os
+import operator
 import time
 from pathlib import Path
 from typing import Any, Dict, List
@@ -87,12 +87,19 @@ class Monitors:
         }
 
     def set_state(self, state: Dict[str, Any]) -> None:
-        """Go on from a `state()`: the files become what they were then."""
+        """Go on from a `state()`: the files become what they were then.
+
+        Raises:
+            KeyError, TypeError or ValueError: where it is none.
+        """
+        pending = {name: [float(value) for value in state["pending"][name]] for name in LOSSES}
+        for name in LOSSES:
+            _numbers(state["series"][name])
+        flushed, elapsed = operator.index(state["flushed"]), float(state["elapsed"])
         for name, log in self._series.items():
             log.set_state(state["series"][name])
         self._timer.set_state(state["timer"])
-        self._pending = {name: list(values) for name, values in state["pending"].items()}
-        self._flushed, self._elapsed, self._lap = state["flushed"], state["elapsed"], time.time()
+        self._pending, self._flushed, self._elapsed, self._lap = pending, flushed, elapsed, time.time()
 
 
 def draw_curves(folder: str | Path) -> List[str]:
@@ -104,7 +111,7 @@ def draw_curves(folder: str | Path) -> List[str]:
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
         for domain in "xy":
-            rows = _read_series(folder / f"{kind}_loss_{domain}.series.txt")
+            rows = _numbers(Log(folder / f"{kind}_loss_{domain}.series.txt").state())
             if len(rows):
                 axes.plot(rows[:, 0], rows[:, 1], label=f"domain {domain}", linewidth=1, marker="." * (len(rows) < 20))
         if axes.lines:
@@ -126,7 +133,6 @@ def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
     return summary
 
 
-def _read_series(path: Path) -> np.ndarray:
-    if not path.exists() or os.path.getsize(path) == 0:
-        return np.zeros((0, 2))
-    return np.loadtxt(path, ndmin=2)
+def _numbers(series: str) -> np.ndarray:
+    """The (iteration, value) rows of a series file's text. Raises ValueError where it is none."""
+    return np.array([float(word) for word in series.split()]).reshape(-1, 2)

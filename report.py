@@ -149,12 +149,18 @@ def read(folder: Path) -> Dict[str, Any]:
     try:
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         # what is used of it
-        _ = found["dataroot"], found["phase"], found["size"], found["classifier_accuracy"].items()
+        _ = Path(found["dataroot"]), found["phase"], found["size"]
+        _ = [f"{value:.1%} of {what}" for what, value in found["classifier_accuracy"].items()]
         for one in found["directions"].values():
-            _ = one["pictures"].items(), [one["summary"][column].items() for column in COLUMNS]
+            if not all(Path(name).name == name for name in one["pictures"]):
+                raise ValueError
+            for column in COLUMNS:
+                table({column: one["summary"][column]})
         return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is no output of evaluate.py ({type(error).__name__}: {error})") from None
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no metrics.json; give an output folder of evaluate.py") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{folder / 'metrics.json'} is not as evaluate.py wrote it; evaluate again") from None
 
 
 def write_cells(folder: Path, direction: str, name: str, cells: Sequence[np.ndarray]) -> None:

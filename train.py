@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import operator
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass
@@ -293,7 +294,7 @@ class InstaGAN:
         for network, solver in self.solvers.items():
             states = solver.get_states()
             for name, moments in states.items():
-                moments.t = state["updates"][f"{network}/{name}"]
+                moments.t = operator.index(state["updates"][f"{network}/{name}"])
                 for kind, variable in moments.pstate.items():
                     values = arrays[f"solvers/{network}/{name}/{kind}"]
                     if values.shape != variable.shape:
@@ -303,6 +304,9 @@ class InstaGAN:
         for domain, pool in self.pools.items():
             stems = [f"pool/{domain}/{i}/" for i in range(state["pools"][domain])]
             pool.items = [(arrays[stem + "picture"], arrays[stem + "masks"]) for stem in stems]
+            size = (self.args.fineSizeH, self.args.fineSizeW)
+            if any(p.shape != (3, *size) or m.shape != (len(m), *size) for p, m in pool.items):
+                raise ValueError(f"the pool of {domain} is of another size")
         self.rng.bit_generator.state = state["rng"]
 
 
@@ -318,7 +322,10 @@ class Run:
         for i, (domain, found) in enumerate(items.items()):
             source = DomainSource(found, load, fine, args.ins_max, args.set_order, not args.no_flip)
             self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]))
-        self.iterations_per_epoch = max(1, max(map(len, items.values())) // args.batch_size)
+        largest = max(map(len, items.values()))
+        if args.batch_size > largest:
+            raise UserError(f"--batch-size {args.batch_size} is more than the {largest} pictures there are; give less")
+        self.iterations_per_epoch = largest // args.batch_size
         # how many iterations are done, and how many were when a checkpoint was last written (none yet)
         self.iteration, self.saved = 0, -1
         # the last whole checkpoint, the batches that are being trained on
@@ -378,7 +385,8 @@ class Run:
         where = run_folder.write_divergence(self.folder, self.iteration, str(error), batch)
         models = checkpoint.numbered(self.model_folder, "params", "h5")
         start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
-        rates = " ".join(f"--learning-rate_{n} {getattr(self.args, f'learning_rate_{n}') / 2:g}" for n in "GD")
+        lower = {n: min(getattr(self.args, f"learning_rate_{n}"), 2e-4) / 2 for n in "GD"}
+        rates = " ".join(f"--learning-rate_{n} {rate:g}" for n, rate in lower.items())
         return UserError(
             f"the training diverged: {error} in iteration {self.iteration} (its pictures: {where}); checkpoints and "
             f"models are as they were; start a new run with lower learning rates, such as {start}{rates}"
@@ -444,9 +452,11 @@ class Run:
             for domain, iterator in self.data.items():
                 iterator.set_state(state["data"][domain])
             self.monitors.set_state(state["monitors"])
-            self.whole, self.iteration = path, int(state["iteration"])
+            self.whole, self.iteration = path, operator.index(state["iteration"])
+            if self.iteration != checkpoint.number(path):
+                raise ValueError(f"it is of iteration {self.iteration}")
             self.saved = self.iteration
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 f"{path} is no checkpoint of this run ({error}); delete it, and the one before it is taken"
             ) from error
@@ -517,6 +527,8 @@ def check_data(args: argparse.Namespace) -> None:
         UserError: where there is anything that would be trained on wrongly; all of it is told before. Where the whole
             data set is missing, it says how to make one.
     """
+    if args.resume and not Path(args.dataroot).is_dir():
+        raise UserError(f"no data set at {args.dataroot}, where the run had it; say where it is now (--dataroot)")
     if not Path(args.dataroot).is_dir():
         raise UserError(
             f"no data set at {args.dataroot}; make it with 'git clone https://github.com/bearpaw/clothing-co-parsing "

@@ -89,13 +89,27 @@ class Results:
         self.folder = Path(folder)
         self.overwrite = overwrite
         self._record = self.folder / "translations.json"
+        self.rows: Dict[str, Dict] = self._read_record() if self._record.is_file() else {}
+
+    def _read_record(self) -> Dict[str, Dict]:
         try:
-            self.rows: Dict[str, Dict] = json.loads(self._record.read_text("utf-8")) if self._record.is_file() else {}
-        except ValueError:
+            rows = json.loads(self._record.read_text("utf-8"))
+            for row in rows.values():
+                if not all(isinstance(text, str) for text in [row["title"], *sum(row["cells"], [])]):
+                    raise ValueError
+                _ = [(caption, path) for caption, path in row["cells"]]
+            return rows
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{self._record} is damaged; delete it, or give another --output") from None
 
     def check(self, items: Sequence[Item]) -> None:
-        """Raise UserError where a picture would be overwritten without having been asked."""
+        """Raise UserError where anything would be overwritten without having been asked, or an input in any case."""
+        ours = ("inputs", "images", "masks", "page")
+        folders = {(self.folder / name).resolve() for name in ours}
+        for path in (path for item in items for path in item.files):
+            if path.resolve().parent in folders:
+                raise UserError(f"{path} is where a result would be written; give another --output")
+        atomic.refuse_foreign(self.folder, [*ours, "index.html"], self._record.name, self.overwrite)
         taken = [item.name for item in items if (self.folder / "images" / f"{item.name}.png").exists()]
         if taken and not self.overwrite:
             raise UserError(f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite")

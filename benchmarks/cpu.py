@@ -38,7 +38,7 @@ import cpu_kernels  # noqa: E402
 import layers  # noqa: E402
 import models  # noqa: E402
 from args import train_args  # noqa: E402
-from command_line import Parser  # noqa: E402
+from command_line import Parser, whole  # noqa: E402
 from data_source import Sample  # noqa: E402
 from report import markdown  # noqa: E402
 from train import InstaGAN  # noqa: E402
@@ -79,7 +79,7 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("--what", choices=["speed", "instances"], default="speed", help="what to measure")
     parser.add_argument("--torch-python", help="a Python that has PyTorch (default: leave PyTorch out)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is taken")
+    parser.add_argument("--rounds", type=whole(1), default=5, help="how often each figure is taken")
     parser.add_argument("--patience", type=float, default=5, help="seconds above which once is enough")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks", help="folder for figures (default: here)")
     parser.add_argument("--worker", choices=["onednn", "nnabla"], help=argparse.SUPPRESS)

@@ -37,7 +37,7 @@ from errors import UserError, run_main
 
 from new_folder import new_folder
 
-from command_line import Parser
+from command_line import Parser, whole
 
 # Each says for offsets from the centre, in units of `size`, whether they are inside. y points down.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -243,9 +243,9 @@ def parse_arguments() -> dict[str, Any]:
     )
     add("--shape1", choices=SHAPES, default="circle", help="what domain A shows, in red")
     add("--shape2", choices=SHAPES, default="square", help="what domain B shows, in blue")
-    add("--size", type=int, default=64, help="height and width of the pictures in pixels")
-    add("--height", type=int, default=argparse.SUPPRESS, help="height in pixels, if it is not --size")
-    add("--width", type=int, default=argparse.SUPPRESS, help="width in pixels, if it is not --size")
+    add("--size", type=whole(1, 4096), default=64, help="height and width of the pictures in pixels")
+    add("--height", type=whole(1, 4096), default=argparse.SUPPRESS, help="height in pixels, if it is not --size")
+    add("--width", type=whole(1, 4096), default=argparse.SUPPRESS, help="width in pixels, if it is not --size")
     add("--train", type=int, default=200, help="pictures per domain to train on")
     add("--test", type=int, default=50, help="pictures per domain kept for looking at results; 0 makes none")
     add("--min-instances", type=int, default=1, help="every picture shows at least so many shapes")

@@ -70,11 +70,11 @@ def test_other_arguments_are_refused(compare, arguments):
 
 def test_what_is_no_evaluation_is_named(evaluation, compare, tmp_path):
     one = evaluation("one", 20.0)
-    assert "absent is no output" in compare(f"one={one}", f"two={tmp_path / 'absent'}")[2]
+    assert "absent has no metrics.json" in compare(f"one={one}", f"two={tmp_path / 'absent'}")[2]
     (tmp_path / "damaged").mkdir()
     for damaged in ([1], {}, {**json.loads((one / "metrics.json").read_text()), "directions": {"AtoB": {}}}):
         (tmp_path / "damaged" / "metrics.json").write_text(json.dumps(damaged))
-        assert "damaged is no output" in compare(f"one={one}", f"two={tmp_path / 'damaged'}")[2]
+        assert "metrics.json is not as" in compare(f"one={one}", f"two={tmp_path / 'damaged'}")[2]
 
 
 @pytest.mark.parametrize("other", [{"dataroot": "data/other"}, {"phase": "train"}, {"size": [16, 24]}])

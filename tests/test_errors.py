@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +21,12 @@ import evaluate
 import train
 import translate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "datasets"))
 
-import check_dataset
-import generate_ccp_dataset
-import generate_shapes_dataset
+import check_dataset  # noqa: E402
+import generate_ccp_dataset  # noqa: E402
+import generate_shapes_dataset  # noqa: E402
 
 SCRIPTS = [train, translate, evaluate, compare_evaluations, convert_pytorch, demo]
 SCRIPTS += [check_dataset, generate_ccp_dataset, generate_shapes_dataset]
@@ -39,8 +43,9 @@ def raising(error):
 
 ENDS = [
     (UserError("the cause; the mend"), 2, "error: the cause; the mend"),
-    (PermissionError(13, "Permission denied", "a file"), 2, "error: Permission denied: a file"),
-    (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+    (PermissionError(13, "Permission denied", "a file"), 2, "error: a file: Permission denied; give yourself"),
+    (OSError(28, "No space left on device"), 2, "error: No space left on device; make room"),
+    (OSError(5, "Input/output error"), 2, "error: Input/output error; mend that"),
     (MemoryError(), 2, "error: there is not enough memory"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (KeyError("x"), 1, "unexpected KeyError: 'x'"),
@@ -76,6 +81,36 @@ def test_every_script_refuses_what_it_does_not_know_in_one_line(run_main, monkey
     assert "--help" in err
     code, out, err = run_main(script, "--no-such-flag", "--debug")
     assert code == 2 and err.startswith("Traceback") and not list(tmp_path.iterdir())
+
+
+def test_who_wants_no_more_output_is_told_nothing():
+    """As `train.py --help | head -1` does."""
+    script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(script, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_cannot_be_written_is_told():
+    script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"No space left on device" in done.stderr
+
+
+def test_empty_texts_are_refused(run_main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_main(translate, "--model", "x", "--dataroot", "y", "--output", "")
+    assert code == 2 and "output is empty" in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["²", "1.5", "0x10", "9" * 5000, "-1", "1e3", str(2**70), ""])
+def test_numbers_that_are_none(run_main, number):
+    code, _, err = run_main(train, f"--batch-size={number}")
+    assert code == 2 and "--batch-size" in err and len(err) < 200
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)

@@ -340,7 +340,7 @@ def test_what_is_no_evaluation_is_not_overwritten_even_if_asked(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text('{"of": "something else"}')
     code, _, err = run("--overwrite")
-    assert code == 2 and "no output of evaluate.py" in err
+    assert code == 2 and "metrics.json is not as evaluate.py wrote it" in err
     assert (tmp_path / "out" / "metrics.json").read_text() == '{"of": "something else"}'
 
 

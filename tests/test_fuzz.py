@@ -87,7 +87,7 @@ def in_child(read, path, most_mb=MOST_MB):
 
 def test_the_measure_of_memory_works(tmp_path):
     with pytest.raises(AssertionError, match="MB"):
-        in_child(lambda _: np.ones(MOST_MB << 18, np.float32).sum(), tmp_path)
+        in_child(lambda _: np.ones(MOST_MB << 19, np.float32).sum(), tmp_path)
     with pytest.raises(AssertionError, match="died"):
         in_child(lambda _: os.kill(os.getpid(), signal.SIGKILL), tmp_path)
     assert in_child(lambda _: 1, tmp_path)

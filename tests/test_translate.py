@@ -357,6 +357,39 @@ def test_random_order_by_seed(done, data, tmp_path):
 # --- the folder of results --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["index.html", "inputs/mine.png", "masks/first_7.png", "page/x", "images/x"])
+def test_files_of_somebody_else_are_left_alone(translated, data, tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_bytes(b"mine")
+    code, _, err = translated("--dataroot", data)
+    assert code == 2 and err.count("\n") == 1 and name.split("/")[0] in err and "--output" in err
+    assert [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()] == [b"mine"]
+
+
+@pytest.mark.parametrize("flag", [[], ["--overwrite"]])
+def test_an_input_is_never_overwritten(translated, data, tmp_path, flag):
+    out = tmp_path / "out"
+    shutil.copytree(data / "testA", out / "inputs")
+    shutil.copytree(data / "testA_seg", out / "masks")
+    before = {path: path.read_bytes() for path in out.rglob("*.png")}
+    code, _, err = translated("--image", out / "inputs", "--masks", out / "masks", *flag)
+    assert code == 2 and "is where a result would be written" in err
+    assert {path: path.read_bytes() for path in out.rglob("*.png")} == before
+
+
+RECORDS = ["[]", "null", '{"a": 1}', '{"a": {"title": 1, "cells": []}}', '{"a": {"title": "x", "cells": [["a"]]}}']
+
+
+@pytest.mark.parametrize("text", [*RECORDS, "[" * 10**5])
+def test_a_record_of_another_form_is_refused_before_anything_is_done(translated, data, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "translations.json").write_text(text)
+    code, _, err = translated("--dataroot", data, "--overwrite")
+    assert code == 2 and "translations.json is damaged" in err and err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["translations.json"]
+
+
 def test_what_is_there_is_not_overwritten_unasked(translated, done, data, tmp_path):
     done("--dataroot", data)
     before = image(tmp_path / "out" / "images" / "first.png")

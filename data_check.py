@@ -341,7 +341,7 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
 
 def _check_levels(path: Path, image: Image.Image, level: np.ndarray, report: Report) -> bool:
     """What is odd about how white a mask (H, W) uint8 is. Returns whether it shows an instance."""
-    counts = np.bincount(level.ravel(), minlength=256)
+    counts = np.array(Image.fromarray(level).histogram())
     white, shown, grey = counts[128:].sum(), counts[BLACK + 1 :].sum(), counts[BLACK + 1 : WHITE].sum()
     if not white:
         if _uniform(image):

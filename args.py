@@ -16,12 +16,12 @@ from models import LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
 
-# what a resumed run may not change: the model, the data, what is minimised and how. How long it trains, and with it the
-# learning rate's course, may change, as where it computes may, which changes rounding only
+# what a resumed run may not change: the model, the data, what is minimised and how, where its models are. How long it
+# trains, and with it the learning rate's course, may change, as where it computes may, which changes rounding only
 FIXED_ON_RESUME = (
     "loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
-    "pool_size seed type_config pretrained"
+    "pool_size seed type_config pretrained model_save_path"
 ).split()
 
 
@@ -61,8 +61,6 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
     args = parser.parse_args(argv)
     if (args.image is None) == (args.dataroot is None):
         raise UserError("give either --dataroot (with --phase), or --image with --masks")
-    if args.image is not None and Path(args.image).is_file() and not args.masks:
-        raise UserError("--image needs its instance masks: --masks photo_0.png photo_1.png ...")
     if args.dataroot is not None and args.masks:
         raise UserError("--masks goes with --image; the masks of a --dataroot are in its PHASE{A,B}_seg folders")
     return args

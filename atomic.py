@@ -43,10 +43,13 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what writers that were killed left in `folder`; call it where no writer can be at work (`locked`)."""
-    for part in folder.glob(".*.part.*"):
-        part.unlink()
+def remove_unfinished(folder: Path, patterns: Sequence[str]) -> None:
+    """Delete what writers of files of such names (STEM.ENDING) left in `folder` when they were killed; call it where
+    none can be at work (`locked`)."""
+    for pattern in patterns:
+        stem, _, ending = pattern.rpartition(".")
+        for part in folder.glob(f".{stem}.part.{ending}"):
+            part.unlink()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ five is kept out of its training, to say how far it can be trusted.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Dict, NamedTuple, Tuple
 
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 import model_file
 import pictures
+from json_file import read_json
 from layers import Tensor, convolution, plain
 
 SIZE = 64
@@ -113,7 +113,9 @@ class Classifier:
         """
         model_file.set_parameters(model_file.read_parameters(path), [self.name], path)
         try:
-            self.accuracy = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["accuracy"])
+            self.accuracy = float(read_json(path.with_suffix(".json"))["accuracy"])
+            if not 0 <= self.accuracy <= 1:
+                raise ValueError
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path.with_suffix('.json')} is damaged; delete it and {path.name}") from None
 

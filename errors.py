@@ -6,10 +6,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Callable
+from types import FrameType
+from typing import Callable, Iterator
 
 # NNabla sets up logging when it is imported, so that it and others greet on standard error, among our one line. Done
 # before, this leaves warnings only; so this module is imported before NNabla (pyproject.toml, isort).
@@ -27,8 +29,9 @@ def run_main(main: Callable[[], int | None]) -> None:
 
     A `UserError` is printed as one line on standard error and exits with 2, as is what the system refuses (a full
     disk, a folder that may not be written, memory); Ctrl-C exits with 130. Anything else is a fault of the program:
-    one line too, and exit code 1. With `--debug` the traceback comes before the line.
+    one line too, and exit code 1. With `--debug` the traceback comes before the line. SIGTERM ends it as Ctrl-C does.
     """
+    before = signal.signal(signal.SIGTERM, _terminate)
     # a terminal may not know the letters of a file's name
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -40,6 +43,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         # whoever read the output wants no more of it (`| head`); Python would complain when it flushes at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
+    except Terminated:
+        code = _tell("terminated", 143)
     except KeyboardInterrupt:
         code = _tell("interrupted", 130)
     except UserError as error:
@@ -50,8 +55,28 @@ def run_main(main: Callable[[], int | None]) -> None:
     except MemoryError:
         code = _tell("error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2)
     except Exception as error:
+        # NNabla's compiled code puts an error of its own around a Ctrl-C
+        interrupted = next((e for e in _causes(error) if isinstance(e, KeyboardInterrupt)), None)
+        if interrupted:
+            sys.exit(_tell("interrupted", 143 if isinstance(interrupted, Terminated) else 130))
         code = _tell(f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(code or 0)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; what Ctrl-C would tidy up is tidied up."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _mend(error: OSError) -> str:

@@ -31,7 +31,7 @@ import shape_truth
 from args import evaluate_args
 from pictures import Item
 from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
-from translate import Translator, load_translator, read_instances
+from translate import Translator, load_translator, read_instances, say
 
 OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
 MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
@@ -164,7 +164,7 @@ class Evaluator:
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self.translate(item, source, translator, rng)
             if not len(case.a):
-                tqdm.write(f"{item.name}: all its masks are empty; left out")
+                say(f"{item.name}: all its masks are empty; left out")
                 continue
             # a model without masks has none to be measured
             measure_case(case, judge, found, () if translator.ins_per else OF_MASKS)

@@ -86,7 +86,7 @@ def list_files(folder: Path, mask_folder: Path | None) -> Listing:
         else:
             listing.other.append(path)
     for path in _visible(mask_folder) if mask_folder and mask_folder.is_dir() else []:
-        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem)
+        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem, re.DOTALL)
         if match and path.suffix.lower() == ".png":
             listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
         else:

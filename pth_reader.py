@@ -343,7 +343,8 @@ def _read(file: BinaryIO) -> Dict[str, np.ndarray]:
         return _read_archive(file, size)
     # every pickle of protocol 2 and newer starts with this byte; a saved web page, for one, does not
     if start[:1] != b"\x80":
-        raise _Unreadable(f"is not a PyTorch file ({'it is empty' if not start else f'starts with {start!r}'})")
+        what = f"starts with {start!r}" if start else "is empty"
+        raise _Unreadable(f"is not a PyTorch file (it {what}); give one that torch.save wrote")
     return _read_legacy(file, size)
 
 

@@ -16,13 +16,19 @@ from errors import UserError
 import atomic
 import checkpoint
 
+LOCK = ".lock"
+# all that a run writes
+OURS = ("checkpoint_*.npz", "params_*.h5", "params_*.json", "args.json", "loss_*.png", "sample_*.png", "*.series.txt")
+OURS += ("*.timer.txt", "diverged_*.json")
+RUN = (("checkpoint", "npz"), ("params", "h5"))
+
 
 @contextmanager
 def held(args: argparse.Namespace) -> Iterator[None]:
     """Make the run's folders and hold them against other runs; what a killed run left half written is removed.
 
     Raises:
-        UserError: where one cannot be written into, another run is in it, or one was and is not to be resumed.
+        UserError: where one cannot be written into, another run is in it, or there is something that would be replaced.
     """
     folders = {"--monitor-path": Path(args.monitor_path)}
     if args.model_save_path and Path(args.model_save_path).resolve() != Path(args.monitor_path).resolve():
@@ -30,17 +36,26 @@ def held(args: argparse.Namespace) -> Iterator[None]:
     with ExitStack() as locks:
         for flag, folder in folders.items():
             atomic.make_folder(folder, flag)
+            if not args.resume:
+                _refuse_foreign(folder, flag)
             busy = f"another run is writing into {folder}; wait for it, stop it, or give another {flag}"
             try:
-                locks.enter_context(atomic.locked(folder / ".lock", busy))
-                atomic.remove_unfinished(folder)
+                locks.enter_context(atomic.locked(folder / LOCK, busy))
+                atomic.remove_unfinished(folder, OURS)
             except OSError as error:
                 raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
-            # models in the run's own folder may be of a run that was killed before its first checkpoint
-            stem, ending = ("checkpoint", "npz") if flag == "--monitor-path" else ("params", "h5")
-            if not args.resume and checkpoint.numbered(folder, stem, ending):
+            if not args.resume and any(checkpoint.numbered(folder, *kind) for kind in RUN):
                 raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
         yield
+
+
+def _refuse_foreign(folder: Path, flag: str) -> None:
+    """Raise UserError where a new run would replace files of somebody else."""
+    if (folder / LOCK).exists() or checkpoint.find(folder):
+        return  # a run is in it, or was
+    others = [path for pattern in OURS for path in folder.glob(pattern)]
+    if others:
+        raise UserError(f"{folder} holds {others[0].name}, which a run would replace; give another {flag}")
 
 
 def write_args(args: argparse.Namespace) -> None:
@@ -50,7 +65,7 @@ def write_args(args: argparse.Namespace) -> None:
 
 def resume_command(folder: Path) -> str:
     """What to type to go on with the run."""
-    return f"python train.py --monitor-path {shlex.quote(str(folder))} --resume"
+    return f"python train.py --monitor-path={shlex.quote(str(folder))} --resume"
 
 
 def check_space(folder: Path, copies: int, size: int) -> None:

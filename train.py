@@ -342,6 +342,11 @@ class Run:
         planned = self.args.max_epoch * self.iterations_per_epoch
         return min(planned, self.args.max_iter or planned)
 
+    @property
+    def model_path(self) -> Path:
+        """Where the model of this iteration is saved."""
+        return self.model_folder / f"params_{self.iteration:06d}.h5"
+
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
 
@@ -418,10 +423,10 @@ class Run:
         """
         arrays, state = self.model.state()
         check_finite(arrays)
-        self.save_model()
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
         self.whole, self.saved = checkpoint.save(self.folder, self.iteration, arrays, state), self.iteration
+        self.save_model()
         self.delete_old()
 
     def delete_old(self) -> None:
@@ -434,8 +439,7 @@ class Run:
         names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_max set_order".split()
         more = {"ins_per": self.model.ins_per, **{name: getattr(self.args, name) for name in names}}
         config = model_file.model_config(self.model.arch, iteration=self.iteration, networks=sorted(NETWORKS), **more)
-        path = self.model_folder / f"params_{self.iteration:06d}.h5"
-        model_file.save_model(path, self.model.parameters(), config)
+        model_file.save_model(self.model_path, self.model.parameters(), config)
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint in the run's folder; from the beginning where there is none yet.
@@ -461,7 +465,9 @@ class Run:
                 f"{path} is no checkpoint of this run ({error}); delete it, and the one before it is taken"
             ) from error
         if path == checkpoint.find(self.folder)[-1]:
-            # a run that was killed before it could delete the oldest left one too many
+            # a run may have been killed between the checkpoint and what comes after it
+            if not self.model_path.exists():
+                self.save_model()
             self.delete_old()
 
     def begin(self) -> None:
@@ -511,6 +517,8 @@ def main() -> int:
         run.check_space()
         counts = ", ".join(f"{len(i.source)} pictures in {DOMAINS[d]}" for d, i in run.data.items())
         span = f"from {run.iteration} to {run.last_iteration}"
+        if run.iteration >= run.last_iteration:
+            span = f"all {run.iteration} are done: to go on, give a larger --max-epoch, and --max-iter if it was given"
         print(f"{counts}; an epoch is {run.iterations_per_epoch} iterations; {span}")
         run.train()
     if run.interruption.signal:

@@ -9,6 +9,7 @@ python translate.py --model tmp.monitor --image photos --masks photos_seg --dire
 from __future__ import annotations
 
 import argparse
+import errno
 import glob
 import json
 import re
@@ -17,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
-from errors import UserError, run_main
+from errors import UserError, printable, run_main
 
 import nnabla as nn
 import numpy as np
@@ -146,21 +147,37 @@ def main() -> int:
     results.check(items)
     context.set_up(args)
     translator, size = load_translator(args)
+    if args.image and Path(args.image).is_file() and not args.masks and translator.ins_per:
+        raise UserError("--image needs its instance masks: --masks photo_0.png photo_1.png ...")
     atomic.make_folder(results.folder, "--output")
-    rng = np.random.default_rng(args.seed)
-    failures: List[str] = []
+    with atomic.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):
+        failures = translate_items(items, translator, size, args, results)
+    print(f"{len(items) - len(failures)} of {len(items)} pictures translated; open {results.folder / 'index.html'}")
+    for failure in failures:
+        print(printable(f"not translated: {failure}"), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def translate_items(
+    items: Sequence[Item], translator: Translator, size: Tuple[int, int], args: argparse.Namespace, results: Results
+) -> List[str]:
+    """Translate pictures into `results`, with its page, also over those that were done when Ctrl-C came. Returns why
+    others were not translated."""
+    rng, failures = np.random.default_rng(args.seed), []
     try:
         for item in tqdm(items, desc=f"translating {args.direction}", unit="picture", disable=len(items) == 1):
             try:
                 translate_item(item, translator, size, args, rng, results)
             except UserError as error:
                 failures.append(str(error))
+            except OSError as error:
+                # our names are a little longer than the input's; anything else would meet the next picture too
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                failures.append(f"{item.image}: its name is too long; shorten it")
     finally:
         results.write_page()
-    print(f"{len(items) - len(failures)} of {len(items)} pictures translated; open {results.folder / 'index.html'}")
-    for failure in failures:
-        print(f"not translated: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return failures
 
 
 def find_items(args: argparse.Namespace) -> List[Item]:
@@ -178,6 +195,8 @@ def find_items(args: argparse.Namespace) -> List[Item]:
     for mask in args.masks:
         if not Path(mask).is_file():
             raise UserError(f"no file {mask} (--masks)")
+    if not pictures.is_text(image.name):
+        raise UserError(f"{image}: its name is not valid UTF-8; rename it")
     return [Item(image.stem, image, _numbered(image.stem, list(map(Path, args.masks))))]
 
 
@@ -209,6 +228,11 @@ def load_translator(args: argparse.Namespace) -> Tuple[Translator, Tuple[int, in
     return Translator(network, arch, config["ins_per"] and (args.ins_per or config["ins_per"])), size
 
 
+def say(text: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(printable(text))
+
+
 def read_instances(
     item: Item, translator: Translator, size: Tuple[int, int], args: argparse.Namespace, rng: np.random.Generator
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -231,14 +255,14 @@ def translate_item(
     picture, masks, chosen = read_instances(item, translator, size, args, rng)
     numbers = [list(item.masks)[i] for i in chosen]
     if translator.ins_per and not numbers:
-        tqdm.write(f"{item.name}: no instance ({len(masks)} masks, all empty); the picture is left as it is")
+        say(f"{item.name}: no instance ({len(masks)} masks, all empty); the picture is left as it is")
     elif translator.ins_per and len(numbers) < len(masks):
         others = [
             f"{item.name}_{n} ({'empty' if empty else 'beyond --ins-max'})"
             for n, empty in zip(item.masks, instances.areas(masks) == 0)
             if n not in numbers
         ]
-        tqdm.write(f"{item.name}: left alone: {', '.join(others)}")
+        say(f"{item.name}: left alone: {', '.join(others)}")
     after = translator.translate(picture, masks[chosen])
     # translated ones first, so that an instance has one colour on the page
     others = [i for i in range(len(masks)) if i not in chosen]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,33 @@ def test_debug_shows_where(run_main, error, code, words):
     assert got == code and out == ""
     assert err.startswith("Traceback") and "in raising" not in err and "raise error" in err
     assert err.splitlines()[-1].startswith(f"script.py: {words}")
+
+
+def test_ctrl_c_within_compiled_code_is_ctrl_c(run_main):
+    def main():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    code, _, err = run_main(SimpleNamespace(__name__="script", main=main))
+    assert (code, err) == (130, "script.py: interrupted\n")
+
+
+def test_sigterm_ends_a_script_as_ctrl_c_does(run_main):
+    tidied = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(9)
+        finally:
+            tidied.append(True)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    code, _, err = run_main(SimpleNamespace(__name__="script", main=main))
+    assert (code, err, tidied) == (143, "script.py: terminated\n", [True])
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_what_a_message_quotes_cannot_break_the_line_or_the_terminal(run_main):

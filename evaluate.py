@@ -307,6 +307,16 @@ def main() -> None:
         translators[args.direction], size = load_translator(args)
     atomic.make_folder(folder, "--output")
     evaluator = Evaluator(args, directions, size, inception.LocalInceptionV3(weights) if weights else None)
+    with atomic.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):
+        write_evaluation(args, evaluator, translators, size)
+    print(f"open {folder / 'index.html'}")
+
+
+def write_evaluation(
+    args: argparse.Namespace, evaluator: Evaluator, translators: Dict[str, Translator], size: Tuple[int, int]
+) -> None:
+    """Evaluate each direction's translator, and write what comes out in place of an earlier evaluation."""
+    folder = Path(args.output)
     if (folder / "metrics.json").exists():
         report.remove(folder)
     found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
@@ -315,7 +325,6 @@ def main() -> None:
     model = str(model_file.find_model(args.model))
     about = {"model": model, **settings, "ins_per": ins_per, "size": size, "classifier_accuracy": evaluator.accuracy}
     print("\n" + report.write(folder, about, found, evaluator.notes()))
-    print(f"open {folder / 'index.html'}")
 
 
 if __name__ == "__main__":

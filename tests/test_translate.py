@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import atomic
 import cpu_kernels
 import model_file
 import models
@@ -376,6 +377,13 @@ def test_an_input_is_never_overwritten(translated, data, tmp_path, flag):
     code, _, err = translated("--image", out / "inputs", "--masks", out / "masks", *flag)
     assert code == 2 and "is where a result would be written" in err
     assert {path: path.read_bytes() for path in out.rglob("*.png")} == before
+
+
+def test_two_translations_into_one_folder_cannot_be(translated, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    with atomic.locked(tmp_path / "out", "busy"):
+        code, _, err = translated("--dataroot", data)
+    assert code == 2 and "another translation" in err and not list((tmp_path / "out").iterdir())
 
 
 RECORDS = ["[]", "null", '{"a": 1}', '{"a": {"title": 1, "cells": []}}', '{"a": {"title": "x", "cells": [["a"]]}}']

@@ -11,7 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Tuple
 
 # NNabla sets up logging when it is imported, so that it and others greet on standard error, among our one line. Done
 # before, this leaves warnings only; so this module is imported before NNabla (pyproject.toml, isort).
@@ -37,32 +37,20 @@ def run_main(main: Callable[[], int | None]) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = main()
+        code = _run(main)
         sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read the output wants no more of it (`| head`); Python would complain when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read the output wants no more of it (`| head`)
         code = 128 + 13
-    except Terminated:
-        code = _tell("terminated", 143)
-    except KeyboardInterrupt:
-        code = _tell("interrupted", 130)
-    except UserError as error:
-        code = _tell(f"error: {error}", 2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        code = _tell(f"error: {where}{error.strerror or error}; {_mend(error)}", 2)
-    except MemoryError:
-        code = _tell("error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2)
-    except Exception as error:
-        # NNabla's compiled code puts an error of its own around a Ctrl-C
-        interrupted = next((e for e in _causes(error) if isinstance(e, KeyboardInterrupt)), None)
-        if interrupted:
-            sys.exit(_tell("interrupted", 143 if isinstance(interrupted, Terminated) else 130))
-        code = _tell(f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1)
+    except (Exception, KeyboardInterrupt) as error:
+        what, code = _ending(error)
+        if DEBUG in sys.argv:
+            traceback.print_exc()
+        print(printable(f"{Path(sys.argv[0]).name}: {what}"), file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.exit(code or 0)
+        _give_up_output()
+    sys.exit(code)
 
 
 class Terminated(KeyboardInterrupt):
@@ -71,6 +59,37 @@ class Terminated(KeyboardInterrupt):
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _give_up_output() -> None:
+    """Drop what cannot be written; Python would try again when it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
+    except SystemExit as end:  # of argparse, after --help
+        return int(end.code or 0)
+
+
+def _ending(error: BaseException) -> Tuple[str, int]:
+    """What to say of an error that ends the program, and the exit code."""
+    # NNabla's compiled code puts an error of its own around a Ctrl-C
+    for cause in _causes(error):
+        if isinstance(cause, KeyboardInterrupt):
+            return ("terminated", 143) if isinstance(cause, Terminated) else ("interrupted", 130)
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}; {_mend(error)}", 2
+    if isinstance(error, MemoryError):
+        return "error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2
+    return f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,10 +109,3 @@ def _mend(error: OSError) -> str:
 def printable(text: str) -> str:
     """`text` in one line that does nothing to a terminal: what is not printable is shown as an escape sequence."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _tell(what: str, code: int) -> int:
-    if DEBUG in sys.argv:
-        traceback.print_exc()
-    print(printable(f"{Path(sys.argv[0]).name}: {what}"), file=sys.stderr)
-    return code

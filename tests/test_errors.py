@@ -33,6 +33,10 @@ SCRIPTS = [train, translate, evaluate, compare_evaluations, convert_pytorch, dem
 SCRIPTS += [check_dataset, generate_ccp_dataset, generate_shapes_dataset]
 
 
+# output comes when the program ends, as it does unless one asks Python for something else
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def raising(error):
     """A script whose main does nothing but raise."""
 
@@ -116,7 +120,7 @@ def test_who_wants_no_more_output_is_told_nothing():
     script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "--help"]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(script, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(script, stdout=writer, stderr=subprocess.PIPE, timeout=60, env=BUFFERED)
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
@@ -125,7 +129,7 @@ def test_who_wants_no_more_output_is_told_nothing():
 def test_output_that_cannot_be_written_is_told():
     script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "--help"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run(script, stdout=full, stderr=subprocess.PIPE, timeout=60, env=BUFFERED)
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"No space left on device" in done.stderr
 
 

@@ -19,6 +19,11 @@ logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
 DEBUG = "--debug"  # every script knows it
 
+# Ctrl-C while a script of ours imports NNabla, which takes seconds, ends it without a traceback; `run_main` undoes this
+if Path(sys.argv[0]).resolve().parent in (ROOT := Path(__file__).resolve().parent, ROOT / "datasets"):
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 
 class UserError(Exception):
     """Something the user can put right. The message is one line: what is wrong, then what to do about it."""
@@ -32,6 +37,8 @@ def run_main(main: Callable[[], int | None]) -> None:
     one line too, and exit code 1. With `--debug` the traceback comes before the line. SIGTERM ends it as Ctrl-C does.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # a terminal may not know the letters of a file's name
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -83,6 +83,17 @@ def test_ctrl_c_within_compiled_code_is_ctrl_c(run_main):
     assert (code, err) == (130, "script.py: interrupted\n")
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded cannot be seen here")
+def test_ctrl_c_while_modules_are_imported_shows_no_traceback(tmp_path):
+    script = [sys.executable, str(ROOT / "train.py"), "--dataroot", str(tmp_path / "nowhere"), "-c", "cpu"]
+    process = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    while process.poll() is None and b"libnnabla" not in Path(f"/proc/{process.pid}/maps").read_bytes():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert b"Traceback" not in err and process.returncode == -signal.SIGINT
+
+
 def test_sigterm_ends_a_script_as_ctrl_c_does(run_main):
     tidied = []
 

@@ -326,9 +326,8 @@ class Run:
         if args.batch_size > largest:
             raise UserError(f"--batch-size {args.batch_size} is more than the {largest} pictures there are; give less")
         self.iterations_per_epoch = largest // args.batch_size
-        # how many iterations are done, and how many were when a checkpoint was last written (none yet)
-        self.iteration, self.saved = 0, -1
-        # the last whole checkpoint, the batches that are being trained on
+        # how many iterations are done, the last whole checkpoint, the batches that are being trained on
+        self.iteration = 0
         self.whole: Path | None = None
         self.batches: Dict[str, List[Sample]] = {}
         self.interruption = Interruption()
@@ -358,7 +357,7 @@ class Run:
         try:
             with self.interruption:
                 self.iterate_to_the_end()
-                if self.saved != self.iteration:
+                if not self.whole or checkpoint.number(self.whole) != self.iteration:
                     self.save()
                 self.monitors.flush(self.iteration - 1)
                 draw_curves(self.folder)
@@ -425,7 +424,7 @@ class Run:
         check_finite(arrays)
         data = {domain: iterator.state() for domain, iterator in self.data.items()}
         state = {"iteration": self.iteration, "model": state, "data": data, "monitors": self.monitors.state()}
-        self.whole, self.saved = checkpoint.save(self.folder, self.iteration, arrays, state), self.iteration
+        self.whole = checkpoint.save(self.folder, self.iteration, arrays, state)
         self.save_model()
         self.delete_old()
 
@@ -459,7 +458,6 @@ class Run:
             self.whole, self.iteration = path, operator.index(state["iteration"])
             if self.iteration != checkpoint.number(path):
                 raise ValueError(f"it is of iteration {self.iteration}")
-            self.saved = self.iteration
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 f"{path} is no checkpoint of this run ({error}); delete it, and the one before it is taken"
@@ -535,9 +533,9 @@ def check_data(args: argparse.Namespace) -> None:
         UserError: where there is anything that would be trained on wrongly; all of it is told before. Where the whole
             data set is missing, it says how to make one.
     """
-    if args.resume and not Path(args.dataroot).is_dir():
-        raise UserError(f"no data set at {args.dataroot}, where the run had it; say where it is now (--dataroot)")
     if not Path(args.dataroot).is_dir():
+        if args.resume:
+            raise UserError(f"no data set at {args.dataroot}, where the run had it; say where it is now (--dataroot)")
         raise UserError(
             f"no data set at {args.dataroot}; make it with 'git clone https://github.com/bearpaw/clothing-co-parsing "
             "datasets/clothing-co-parsing' and 'python datasets/generate_ccp_dataset.py', or make the embedded one "

@@ -121,12 +121,6 @@ def turned(data):
     jpeg(data, "trainA/p0", picture(WIDTH, HEIGHT), exif=exif(6))
 
 
-def label_map(data):
-    values = np.zeros((HEIGHT, WIDTH), np.uint8)
-    values[5:15], values[15:25], values[25:35] = 80, 160, 240
-    png(data, "trainA_seg/p0_0.png", Image.fromarray(values))
-
-
 def levels(*boxes):
     values = np.zeros((HEIGHT, WIDTH), np.uint8)
     for top, left, bottom, right, level in boxes:
@@ -238,7 +232,10 @@ FAULTS = {
         lambda d: png(d, "trainA_seg/p0_0.png", box(2, 2, 20, 12, inside=140)),
         [("error", "grey-mask", "trainA_seg/p0_0.png")],
     ),
-    "a map of labels": (label_map, [("error", "grey-mask", "trainA_seg/p0_0.png")]),
+    "a map of labels": (
+        lambda d: png(d, "trainA_seg/p0_0.png", levels(*[(5 + k, 0, 15 + k, WIDTH, 80 + 8 * k) for k in (0, 10, 20)])),
+        [("error", "grey-mask", "trainA_seg/p0_0.png")],
+    ),
     "a picture in place of a mask": (
         lambda d: png(d, "trainA_seg/p0_0.png", picture().resize((WIDTH, HEIGHT)).convert("L")),
         [("error", "grey-mask", "trainA_seg/p0_0.png")],

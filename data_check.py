@@ -315,8 +315,7 @@ def _check_size(path: Path, own: Tuple[int, int], size: Tuple[int, int], report:
     """A mask of the same shape as its picture is resized with it; one of another shape cannot be right (False)."""
     (height, width), (full_height, full_width) = own, size
     problem = f"it is {height}x{width} (height x width), but its picture is {full_height}x{full_width}"
-    # a pixel more or less comes from rounding
-    if abs(width - height * full_width / full_height) <= max(1, 0.01 * width):
+    if pictures.same_proportions(own, size):
         mend = "it is resized with it; give one of the picture's size for sharp edges"
         report.add(WARNING, "size-differs", path, problem, mend)
         return True

@@ -13,12 +13,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> List[Result]:
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int | None = None
+) -> List[Result]:
     """`function` of every item, in order; the first exception ends the work. The bar comes where it takes a second.
 
-    Threads are enough: reading, decoding and NumPy let others run.
+    Threads are enough: reading, decoding and NumPy let others run. There are `workers` of them; where None, one for
+    each core, at most 8.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
             # disable=None: no bar in a log file or pipe

@@ -30,8 +30,6 @@ SIDEWAYS = (5, 6, 7, 8)
 # 89 million, Pillow's own figure; it only warns, and reads up to twice as many
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
-# what Pillow raises on bytes that make no sense
-_DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error)
 # what Pillow raises on bytes that make no sense; memory runs out where a part is said to have gigabytes
 _DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error, MemoryError)
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
@@ -270,6 +268,11 @@ def _unit_range(image: Image.Image, path: str | Path) -> np.ndarray:
     """Integer or float pixels of more than 8 bits as (H, W) in [0, 1]."""
     values = np.asarray(image, np.float32)
     return np.clip(values / (1.0 if image.mode == "F" and values.max() <= 1 else 65535.0), 0, 1)
+
+
+def same_proportions(own: Tuple[int, int], size: Tuple[int, int]) -> bool:
+    """Whether something of (height, width) `own` has the shape of `size`; a pixel more or less comes from rounding."""
+    return abs(own[1] - own[0] * size[1] / size[0]) <= max(1, 0.01 * own[1])
 
 
 def resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:

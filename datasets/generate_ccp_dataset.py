@@ -15,7 +15,6 @@ What is written, for each domain (A shows --cat1, B shows --cat2):
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import shlex
 import sys
@@ -32,6 +31,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from errors import UserError, run_main
 
 from new_folder import new_folder
+from two_domains import (
+    Made,
+    add_holdout,
+    add_writing,
+    check_holdout,
+    choose_held_out,
+    count_files,
+    default_root,
+    encode_mask,
+    tell,
+)
 
 from command_line import Parser
 from parallel import in_parallel
@@ -61,12 +71,14 @@ def generate(
     cat2: str = "skirt",
     holdout: float = 0.1,
     seed: int = 0,
+    workers: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Write the data set of categories `cat1` (A) and `cat2` (B) to `save_root`; the module docstring has its layout.
 
     `holdout`, in [0, 1), is the share of each domain's pixel-annotated pictures that goes to `test`; at 0 there is no
-    `test`. The same `seed` and categories, in either order, give the same split.
+    `test`. The same `seed` and categories, in either order, give the same split. `workers` files are worked on at a
+    time (None: one for each core, at most 8).
 
     Returns the number of files in each folder. Raises UserError for unknown or equal categories, a holdout out of
     range, missing, broken or contradictory files in `data_root`, or a `save_root` that may not be replaced.
@@ -74,11 +86,10 @@ def generate(
     data_root = Path(data_root)
     check_data_root(data_root)
     wanted = find_categories(read_labels(data_root), cat1, cat2)
-    if not 0 <= holdout < 1:
-        raise UserError(f"--holdout {holdout} is not a share; give a number from 0 up to, not including, 1")
+    check_holdout(holdout)
     warn_of_photos_without_annotation(data_root)
     with new_folder(save_root, overwrite) as folder:
-        annotated, listed = read_annotations(data_root, wanted)
+        annotated, listed = read_annotations(data_root, wanted, workers)
         members = {domain: {picture.name for picture in annotated if domain in picture.masks} for domain in "AB"}
         for domain, category in (("A", cat1), ("B", cat2)):
             if not members[domain]:
@@ -87,8 +98,8 @@ def generate(
         phases = {"train": [picture for picture in annotated if picture.name not in held_out], "val": listed}
         if holdout > 0:
             phases["test"] = [picture for picture in annotated if picture.name in held_out]
-        write_pictures(data_root, folder, phases)
-        return {entry.name: sum(1 for _ in entry.iterdir()) for entry in sorted(folder.iterdir())}
+        write_pictures(data_root, folder, phases, workers)
+        return count_files(folder)
 
 
 def check_data_root(data_root: Path) -> None:
@@ -145,7 +156,9 @@ def find_categories(labels: list[str], cat1: str, cat2: str) -> dict[str, int]:
     return {"A": labels.index(cat1), "B": labels.index(cat2)}
 
 
-def read_annotations(data_root: Path, wanted: dict[str, int]) -> tuple[list[Picture], list[Picture]]:
+def read_annotations(
+    data_root: Path, wanted: dict[str, int], workers: int | None = None
+) -> tuple[list[Picture], list[Picture]]:
     """Return the pictures that show a wanted label id: those annotated pixel by pixel, and those with a mere list.
 
     Each file is read once for both domains.
@@ -153,7 +166,7 @@ def read_annotations(data_root: Path, wanted: dict[str, int]) -> tuple[list[Pict
     jobs = [(read_masks, path) for path in sorted((data_root / PIXEL_LEVEL).glob("*.mat"))]
     first_listed = len(jobs)
     jobs += [(read_tags, path) for path in sorted((data_root / IMAGE_LEVEL).glob("*.mat"))]
-    pictures = in_parallel(lambda job: job[0](job[1], wanted), jobs, "annotations")
+    pictures = in_parallel(lambda job: job[0](job[1], wanted), jobs, "annotations", workers)
     annotated, listed = pictures[:first_listed], pictures[first_listed:]
     return [picture for picture in annotated if picture.masks], [picture for picture in listed if picture.masks]
 
@@ -171,53 +184,22 @@ def read_masks(path: Path, wanted: dict[str, int]) -> Picture:
     return Picture(path.stem, truth.shape, masks)
 
 
-def encode_mask(inside: np.ndarray) -> bytes:
-    """Return an (H, W) array of booleans as the bytes of an 8-bit grey PNG, 255 where True."""
-    buffer = io.BytesIO()
-    # Level 1 takes a third of the time of the default, and masks come out at some kB either way.
-    Image.fromarray(inside.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
 def read_tags(path: Path, wanted: dict[str, int]) -> Picture:
     """Return the picture that an image-level annotation, a row of label ids, describes."""
     tags = read_mat(path, "tags")
     return Picture(path.stem, None, {domain: None for domain, label in wanted.items() if np.any(tags == label)})
 
 
-def choose_held_out(names_a: set[str], names_b: set[str], holdout: float, seed: int) -> set[str]:
-    """Choose the pictures kept away from training in both domains, from the names of those in A and those in B.
-
-    Each domain gives the rounded share `holdout` of its pictures, but at least one where it has two, and never its
-    last. Which ones depends on `seed` and their names alone, and not on which domain is called A.
-    """
-    shared, only_a, only_b = names_a & names_b, names_a - names_b, names_b - names_a
-    from_a, from_b = share_of(len(names_a), holdout), share_of(len(names_b), holdout)
-    # Shared pictures count for both domains, so their number must leave each a rest it can fill with its own.
-    at_least = max(0, from_a - len(only_a), from_b - len(only_b))
-    at_most = min(len(shared), from_a, from_b)
-    from_shared = min(max(round(holdout * len(shared)), at_least), at_most)
-    chosen: set[str] = set()
-    for names, count in ((shared, from_shared), (only_a, from_a - from_shared), (only_b, from_b - from_shared)):
-        chosen.update(sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:count])
-    return chosen
-
-
-def share_of(total: int, holdout: float) -> int:
-    """Return how many of `total` pictures are held out: the rounded share, at least one of two, and never all."""
-    if holdout == 0 or total < 2:
-        return 0
-    return min(max(int(holdout * total + 0.5), 1), total - 1)
-
-
-def write_pictures(data_root: Path, folder: Path, phases: dict[str, list[Picture]]) -> None:
+def write_pictures(
+    data_root: Path, folder: Path, phases: dict[str, list[Picture]], workers: int | None = None
+) -> None:
     """Write photos and masks of every phase under `folder`."""
     for phase in phases:
         for domain in "AB":
             (folder / f"{phase}{domain}").mkdir()
             (folder / f"{phase}{domain}_seg").mkdir()
     jobs = [(phase, picture) for phase, pictures in phases.items() for picture in pictures]
-    in_parallel(lambda job: write_picture(data_root, folder, *job), jobs, "pictures")
+    in_parallel(lambda job: write_picture(data_root, folder, *job), jobs, "pictures", workers)
 
 
 def write_picture(data_root: Path, folder: Path, phase: str, picture: Picture) -> None:
@@ -265,12 +247,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--cat1", default="jeans", help="what domain A shows; an unknown name makes the program list the 59 known")
     add("--cat2", default="skirt", help="what domain B shows; pictures that show both go into both domains")
-    add("--holdout", type=float, default=0.1, help="share of the pictures with masks kept for test; 0 keeps none")
-    add("--seed", type=int, default=0, help="decides which pictures are held out; the same seed, the same split")
-    add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
+    add_holdout(parser)
+    add_writing(parser)
     arguments = parser.parse_args()
     if not hasattr(arguments, "save_root"):
-        arguments.save_root = f"datasets/{arguments.cat1}2{arguments.cat2}_ccp"
+        arguments.save_root = default_root(arguments.cat1, arguments.cat2, "_ccp")
     return arguments
 
 
@@ -278,13 +259,7 @@ def main() -> None:
     """Make the data set, print what is in it and the command that comes next."""
     arguments = parse_arguments()
     counts = generate(**vars(arguments))
-    print(f"{arguments.save_root}: A is {arguments.cat1}, B is {arguments.cat2}")
-    for phase in ("train", "test", "val"):
-        for domain in "AB":
-            if f"{phase}{domain}" in counts:
-                pictures, masks = counts[f"{phase}{domain}"], counts[f"{phase}{domain}_seg"]
-                print(f"  {phase}{domain:4} {pictures:5} pictures, {masks:5} masks")
-    print(f"next: python train.py --dataroot {shlex.quote(str(arguments.save_root))}")
+    tell(arguments.save_root, arguments.cat1, arguments.cat2, Made(counts))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a two-domain data set from two folders of pictures and whatever masks you have for them.
+
+    python datasets/import_masks.py --a horse_photos --a-masks horses.json --b zebra_photos --b-masks zebra_labels
+    python datasets/import_masks.py --a farm --a-masks coco.json --cat1 sheep --b farm --b-masks coco.json --cat2 goat
+    python datasets/import_masks.py --a circles --b squares --save_root datasets/circle2square --holdout 0.2
+
+Masks (--a-masks, --b-masks; --a-format, --b-format where it cannot be told from them) are one of
+
+    masks     a folder of NAME_0.png, NAME_1.png, ...: one for each instance of picture NAME, white inside
+    labels    a folder of NAME.png, label maps: each grey, palette index or colour other than 0 is an instance
+    coco      a COCO JSON file: polygons or run lengths
+    labelme   a folder of LabelMe's NAME.json: polygons, rectangles, circles, masks
+
+By default they are in the folder PICTURES_seg or, from LabelMe, beside the pictures.
+
+What is written is trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and so on.
+PNG and JPEG files are copied as they are, others (WebP, BMP, GIF) become PNG; pictures without instances are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from errors import UserError, run_main
+
+from new_folder import new_folder
+from two_domains import (
+    ALL,
+    Limits,
+    Made,
+    Outcome,
+    add_holdout,
+    add_limits,
+    add_writing,
+    check_holdout,
+    count_files,
+    default_root,
+    hold_out,
+    refuse_empty,
+    remove_empty,
+    tell,
+    write_domain,
+)
+
+from command_line import Parser
+from mask_sources import FORMATS, MaskSource, open_source
+from pictures import EXTENSIONS
+
+# pictures that can be read, and become PNG
+OTHERS = (".webp", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a domain comes from: a folder of `pictures`, their `masks` (None: where they are by default) in a `format`
+    of mask_sources, and the `category` to take (None: all)."""
+
+    pictures: Path
+    masks: Path | None = None
+    format: str = "auto"
+    category: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the domain shows."""
+        return self.category or self.pictures.absolute().name
+
+
+def generate(
+    domains: Dict[str, Domain],
+    save_root: str | Path,
+    holdout: float = 0.1,
+    seed: int = 0,
+    limits: Limits = ALL,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Made:
+    """Write the data set of domains "A" and "B" to `save_root`; the module docstring has its layout.
+
+    The share `holdout`, in [0, 1), of each domain's pictures goes to `test`; the same `seed` and names give the same
+    split, and a name that is in both domains is held out in both or neither.
+
+    Raises UserError for missing, unreadable or unsuitable pictures or masks, unknown categories, a domain without
+    instances, or a `save_root` that may not be replaced. Single pictures that cannot be used are left out and named.
+    """
+    check_holdout(holdout)
+    images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
+    sources = open_sources(domains)
+    for letter, source in sources.items():
+        check_source(source, domains[letter], images[letter])
+    with new_folder(save_root, overwrite) as folder:
+        outcomes: Dict[str, List[Outcome]] = {}
+        for letter, domain in domains.items():
+            target = folder / f"train{letter}"
+            outcomes[target.name] = write_domain(
+                images[letter], sources[letter], domain.category, target, limits, workers
+            )
+        refuse_empty(outcomes, {letter: mend_of(source, letter) for letter, source in sources.items()})
+        if holdout > 0:
+            hold_out(folder, holdout, seed)
+            remove_empty(folder)
+        return Made(count_files(folder), outcomes)
+
+
+def find_images(folder: Path) -> List[Path]:
+    """The pictures of a folder, sorted. Raises UserError where there is none, or two would have the same masks."""
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; give one that has pictures in it")
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in visible if path.suffix.lower() in EXTENSIONS + OTHERS]
+    if not found:
+        raise UserError(f"no pictures ({', '.join(EXTENSIONS + OTHERS)}) in {folder}; give a folder that has some")
+    names: Dict[str, Path] = {}
+    for path in found:
+        if names.setdefault(path.stem, path) != path:
+            raise UserError(
+                f"{path} and {names[path.stem].name} share a name; their masks would too: rename one (if it is a mask, "
+                "move the masks to a folder of their own)"
+            )
+    return found
+
+
+def open_sources(domains: Dict[str, Domain]) -> Dict[str, MaskSource]:
+    """The masks of each domain; what both have in common is opened once."""
+    opened: Dict[Tuple[Path, str], MaskSource] = {}
+    sources = {}
+    for letter, domain in domains.items():
+        key = (domain.masks or default_masks(domain.pictures, letter), domain.format)
+        if key not in opened:
+            try:
+                opened[key] = open_source(*key)
+            except UserError as error:
+                hint = f" (--{letter.lower()}-format)" if "give the format" in str(error) else ""
+                raise UserError(f"{error}{hint}") from None
+        sources[letter] = opened[key]
+    return sources
+
+
+def default_masks(folder: Path, letter: str) -> Path:
+    """Where the masks of a folder of pictures are if nobody says: PICTURES_seg, or LabelMe's files beside them."""
+    beside = folder.absolute().with_name(f"{folder.absolute().name}_seg")
+    if beside.is_dir():
+        return beside
+    if any(folder.glob("*.json")):
+        return folder
+    raise UserError(f"no masks in {beside}, and no .json files in {folder}; give --{letter.lower()}-masks")
+
+
+def check_source(source: MaskSource, domain: Domain, images: List[Path]) -> None:
+    """Raise UserError where a source cannot be that of a domain's pictures."""
+    if domain.category is not None and domain.category not in source.categories():
+        known = ", ".join(source.categories()) or "none: leave out --cat1 and --cat2"
+        raise UserError(f"{source.path} has no category {domain.category!r}; it has: {known}")
+    if source.format in ("labels", "labelme") and source.path.is_file() and len(images) > 1:
+        mend = "give the folder that has a file for each"
+        raise UserError(f"{source.path} is for one picture, but {domain.pictures} has {len(images)}; {mend}")
+
+
+def mend_of(source: MaskSource, letter: str) -> str:
+    """What to do where no picture has an instance."""
+    flag = letter.lower()
+    named = "file_name" if source.format == "coco" else "names"
+    return (
+        f"{source.path} was read as {source.format}: see that its {named} are those of the pictures, "
+        f"or give another --{flag}-masks or --{flag}-format"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; --save_root follows from the categories or folders if it is not given."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    for letter, number in (("a", 1), ("b", 2)):
+        add(f"--{letter}", type=Path, required=True, metavar="PICTURES", help=f"folder of domain {letter.upper()}")
+        add(f"--{letter}-masks", type=Path, metavar="MASKS", help="its masks: a folder or file (default: as above)")
+        add(f"--{letter}-format", choices=FORMATS, default="auto", help="what its masks are, where auto cannot tell")
+        add(f"--cat{number}", help=f"category that domain {letter.upper()} shows, of COCO or LabelMe (default: all)")
+    add(
+        "--save_root",
+        default=argparse.SUPPRESS,
+        help="the folder to make, for train.py --dataroot (default: from categories or folders, datasets/horse2zebra)",
+    )
+    add_holdout(parser)
+    add_limits(parser, min_area=0.0)
+    add_writing(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the data set, print what is in it and the command that comes next."""
+    args = parse_arguments()
+    domains = {
+        "A": Domain(args.a, args.a_masks, args.a_format, args.cat1),
+        "B": Domain(args.b, args.b_masks, args.b_format, args.cat2),
+    }
+    first, second = (domain.name for domain in domains.values())
+    save_root = getattr(args, "save_root", default_root(first, second, ""))
+    limits = Limits(args.min_area, args.max_instances)
+    made = generate(domains, save_root, args.holdout, args.seed, limits, args.workers, args.overwrite)
+    tell(save_root, first, second, made)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the data set generators have in common: writing pictures with masks, holding some out, telling what was done."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Iterable, List, Sequence, Set, Tuple
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from errors import UserError, printable
+
+import pictures
+from command_line import Parser, real, whole
+from mask_sources import Instance, MaskSource
+from parallel import in_parallel
+
+TOLD = 5  # pictures that cannot be used, of each domain, that are named
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which instances are kept: those of at least the share `min_area` of their picture, the `max_instances` largest
+    of each picture (None: all)."""
+
+    min_area: float = 0.0
+    max_instances: int | None = None
+
+
+ALL = Limits()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture: `masks` of it were written (and it, if any), so many instances were too `small` or
+    `beyond` the largest; or the `problem` for which it cannot be used."""
+
+    name: str
+    masks: int = 0
+    small: int = 0
+    beyond: int = 0
+    problem: str = ""
+
+
+@dataclass
+class Made:
+    """A data set: how many files are in each of its folders, and what became of the pictures for "trainA" and so on."""
+
+    counts: Dict[str, int]
+    outcomes: Dict[str, List[Outcome]] = field(default_factory=dict)
+
+    def left_out(self) -> List[str]:
+        """What was left out, a line for each domain from which something was."""
+        lines = []
+        for domain in "AB":
+            all_ = [o for name, outcomes in self.outcomes.items() if name[-1] == domain for o in outcomes]
+            counts = {
+                "pictures without an instance that is kept": sum(not o.masks and not o.problem for o in all_),
+                "pictures that cannot be used": sum(bool(o.problem) for o in all_),
+                "instances smaller than --min-area": sum(o.small for o in all_),
+                "instances beyond --max-instances": sum(o.beyond for o in all_),
+            }
+            told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            lines += [f"left out of {domain}: {told}"] * bool(told)
+        return lines
+
+
+def write_domain(
+    images: Sequence[Path],
+    source: MaskSource,
+    category: str | None,
+    target: Path,
+    limits: Limits,
+    workers: int | None = None,
+) -> List[Outcome]:
+    """Write the `images` that show instances of `category` (None: of any) to the new folder `target`, the masks beside.
+
+    PNG and JPEG files are copied byte for byte, others become PNG. A picture that cannot be used, or whose masks
+    cannot, is left out and told of on standard error.
+    """
+    target.mkdir()
+    _masks_of(target).mkdir()
+
+    def write(image: Path) -> Outcome:
+        try:
+            return _write_picture(image, source, category, target, limits)
+        except UserError as error:
+            return Outcome(image.name, problem=str(error))
+
+    outcomes = in_parallel(write, images, target.name, workers)
+    problems = [outcome.problem for outcome in outcomes if outcome.problem]
+    for problem in problems[:TOLD]:
+        print(printable(f"warning: left out: {problem}"), file=sys.stderr)
+    if len(problems) > TOLD:
+        print(f"warning: ... and {len(problems) - TOLD} more are left out of {target.name}", file=sys.stderr)
+    return outcomes
+
+
+def _masks_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}_seg")
+
+
+def _write_picture(image: Path, source: MaskSource, category: str | None, target: Path, limits: Limits) -> Outcome:
+    if not pictures.is_text(image.name):
+        raise UserError(f"{image}: its name is not valid UTF-8; rename it")
+    # decoded even where it is copied: one that is cut short is found here, and not in training
+    size = pictures.open_with_header(image)[0].size
+    found = (i for i in source.instances(image, size) if category is None or i.category == category)
+    masks, small, beyond = encoded(found, limits)
+    if masks:
+        if image.suffix.lower() in pictures.EXTENSIONS:
+            (target / image.name).write_bytes(image.read_bytes())
+        else:
+            pictures.write_png(target / f"{image.stem}.png", pictures.read_picture(image))
+    for number, mask in enumerate(masks):
+        (_masks_of(target) / f"{image.stem}_{number}.png").write_bytes(mask)
+    return Outcome(image.name, len(masks), small, beyond)
+
+
+def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes], int, int]:
+    """The masks of a picture's instances that are kept, in their order, as PNG files; and how many are too small, and
+    beyond the largest. Only one mask is held as pixels at a time."""
+    kept: List[Tuple[int, int, bytes]] = []
+    small = beyond = 0
+    for number, instance in enumerate(instances):
+        area = int(np.count_nonzero(instance.mask))
+        if area < limits.min_area * instance.mask.size:
+            small += 1
+            continue
+        kept.append((area, -number, encode_mask(instance.mask)))
+        if limits.max_instances and len(kept) > limits.max_instances:
+            # of two that are equal, the later one goes
+            kept.remove(min(kept))
+            beyond += 1
+    return [mask for _, _, mask in sorted(kept, key=lambda entry: -entry[1])], small, beyond
+
+
+def encode_mask(inside: np.ndarray) -> bytes:
+    """Return an (H, W) array of booleans as the bytes of an 8-bit grey PNG, 255 where True."""
+    buffer = io.BytesIO()
+    # Level 1 takes a third of the time of the default, and masks come out at some kB either way.
+    Image.fromarray(inside.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def refuse_empty(outcomes: Dict[str, List[Outcome]], mends: Dict[str, str]) -> None:
+    """Raise UserError where nothing was written for a domain of `train`; `mends` has what to do, by domain."""
+    for domain in "AB":
+        found = outcomes[f"train{domain}"]
+        if not any(outcome.masks for outcome in found):
+            problem = next((outcome.problem for outcome in found if outcome.problem), None)
+            why = f"none of its {len(found)} pictures shows an instance that is kept; {mends[domain]}"
+            raise UserError(f"there is nothing for train{domain}: {problem or why}")
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the domains of a data set to which nothing was written, since an empty one is an error."""
+    for domain in sorted(folder.iterdir()):
+        if not domain.name.endswith("_seg") and not any(domain.iterdir()):
+            domain.rmdir()
+            _masks_of(domain).rmdir()
+
+
+def count_files(folder: Path) -> Dict[str, int]:
+    """The number of files in each folder of a data set."""
+    return {entry.name: sum(1 for _ in entry.iterdir()) for entry in sorted(folder.iterdir())}
+
+
+def check_holdout(holdout: float) -> None:
+    """Raise UserError unless `holdout` is a share that leaves something to train on."""
+    if not 0 <= holdout < 1:
+        raise UserError(f"--holdout {holdout} is not a share; give a number from 0 up to, not including, 1")
+
+
+def hold_out(folder: Path, holdout: float, seed: int) -> None:
+    """Move the pictures that `choose_held_out` chooses, and their masks, from trainA and trainB to testA and testB."""
+    trains = {domain: folder / f"train{domain}" for domain in "AB"}
+    names = [{path.stem for path in trains[domain].iterdir()} for domain in "AB"]
+    chosen = choose_held_out(*names, holdout, seed)
+    for domain, train in trains.items():
+        test = folder / f"test{domain}"
+        for source, target in ((train, test), (_masks_of(train), _masks_of(test))):
+            target.mkdir()
+            for path in sorted(source.iterdir()):
+                name = path.stem if source is train else path.stem.rpartition("_")[0]
+                if name in chosen:
+                    path.rename(target / path.name)
+
+
+def choose_held_out(names_a: Set[str], names_b: Set[str], holdout: float, seed: int) -> Set[str]:
+    """Choose the pictures kept away from training in both domains, from the names of those in A and those in B.
+
+    Each domain gives the rounded share `holdout` of its pictures, but at least one where it has two, and never its
+    last. Which ones depends on `seed` and their names alone, and not on which domain is called A.
+    """
+    shared, only_a, only_b = names_a & names_b, names_a - names_b, names_b - names_a
+    from_a, from_b = share_of(len(names_a), holdout), share_of(len(names_b), holdout)
+    # Shared pictures count for both domains, so their number must leave each a rest it can fill with its own.
+    at_least = max(0, from_a - len(only_a), from_b - len(only_b))
+    at_most = min(len(shared), from_a, from_b)
+    from_shared = min(max(round(holdout * len(shared)), at_least), at_most)
+    chosen: Set[str] = set()
+    for names, count in ((shared, from_shared), (only_a, from_a - from_shared), (only_b, from_b - from_shared)):
+        chosen.update(sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:count])
+    return chosen
+
+
+def share_of(total: int, holdout: float) -> int:
+    """Return how many of `total` pictures are held out: the rounded share, at least one of two, and never all."""
+    if holdout == 0 or total < 2:
+        return 0
+    return min(max(int(holdout * total + 0.5), 1), total - 1)
+
+
+def add_limits(parser: Parser, min_area: float) -> None:
+    """Give a command line the arguments of `Limits`."""
+    add = parser.add_argument
+    add(
+        "--min-area",
+        type=real(1),
+        default=min_area,
+        help="leave out instances that cover less than this share of their picture (0.001: a thousandth of its pixels)",
+    )
+    add("--max-instances", type=whole(1), help="keep only so many instances of a picture, the largest (default: all)")
+
+
+def add_holdout(parser: Parser) -> None:
+    """Give a command line the arguments of `hold_out`."""
+    add = parser.add_argument
+    add("--holdout", type=float, default=0.1, help="share of the pictures with masks kept for test; 0 keeps none")
+    add("--seed", type=int, default=0, help="decides which pictures are held out; the same seed, the same split")
+
+
+def add_writing(parser: Parser) -> None:
+    """Give a command line the arguments about how a data set is written."""
+    add = parser.add_argument
+    add("--workers", type=whole(1, 64), help="pictures worked on at a time (default: one for each core, at most 8)")
+    add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
+
+
+def default_root(first: str, second: str, ending: str) -> str:
+    """Where a data set of these categories goes: datasets/jeans2skirt_ccp, say."""
+    return f"datasets/{first}2{second}{ending}".replace(" ", "_")
+
+
+def tell(save_root: str | Path, first: str, second: str, made: Made) -> None:
+    """Print what is in a data set, what was left out of it, and the command that comes next."""
+    print(f"{save_root}: A is {first}, B is {second}")
+    for phase in ("train", "test", "val"):
+        for domain in "AB":
+            if f"{phase}{domain}" in made.counts:
+                number, masks = made.counts[f"{phase}{domain}"], made.counts[f"{phase}{domain}_seg"]
+                print(f"  {phase}{domain:4} {number:5} pictures, {masks:5} masks")
+    for line in made.left_out():
+        print(f"  {line}")
+    print(f"next: python train.py --dataroot {shlex.quote(str(save_root))}")

@@ -77,7 +77,7 @@ class Persons(MaskSource):
             labels = read_labels(path)
             upright = self._fitting(labels.shape, size, image, path)
             # & 255: a grey may be stored in three channels
-            yield Instance(self._category, upright(labels & 255 == LABELS.index(self._category)))
+            yield Instance(self._category, upright((labels & 255) == LABELS.index(self._category)))
 
 
 def generate(

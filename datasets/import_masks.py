@@ -14,7 +14,7 @@ Masks (--a-masks, --b-masks; --a-format, --b-format where it cannot be told from
 
 By default they are in the folder PICTURES_seg or, from LabelMe, beside the pictures.
 
-What is written is trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and so on.
+What is written is trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and on.
 PNG and JPEG files are copied as they are, others (WebP, BMP, GIF) become PNG; pictures without instances are left out.
 """
 
@@ -45,6 +45,7 @@ from two_domains import (
     default_root,
     hold_out,
     refuse_empty,
+    refuse_twins,
     remove_empty,
     tell,
     write_domain,
@@ -71,7 +72,7 @@ class Domain:
     @property
     def name(self) -> str:
         """What the domain shows."""
-        return self.category or self.pictures.absolute().name
+        return self.category or self.pictures.resolve().name
 
 
 def generate(
@@ -92,6 +93,7 @@ def generate(
     instances, or a `save_root` that may not be replaced. Single pictures that cannot be used are left out and named.
     """
     check_holdout(holdout)
+    check_apart(domains, Path(save_root))
     images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
     sources = open_sources(domains)
     for letter, source in sources.items():
@@ -110,6 +112,15 @@ def generate(
         return Made(count_files(folder), outcomes)
 
 
+def check_apart(domains: Dict[str, Domain], save_root: Path) -> None:
+    """Raise UserError where the data set would take the place of what it is made from."""
+    target = save_root.resolve()
+    for domain in domains.values():
+        for path in (domain.pictures, domain.masks or domain.pictures):
+            if target in (path.resolve(), *path.resolve().parents):
+                raise UserError(f"{path} is in {save_root}, where the data set is to be; choose another --save_root")
+
+
 def find_images(folder: Path) -> List[Path]:
     """The pictures of a folder, sorted. Raises UserError where there is none, or two would have the same masks."""
     if not folder.is_dir():
@@ -118,13 +129,7 @@ def find_images(folder: Path) -> List[Path]:
     found = [path for path in visible if path.suffix.lower() in EXTENSIONS + OTHERS]
     if not found:
         raise UserError(f"no pictures ({', '.join(EXTENSIONS + OTHERS)}) in {folder}; give a folder that has some")
-    names: Dict[str, Path] = {}
-    for path in found:
-        if names.setdefault(path.stem, path) != path:
-            raise UserError(
-                f"{path} and {names[path.stem].name} share a name; their masks would too: rename one (if it is a mask, "
-                "move the masks to a folder of their own)"
-            )
+    refuse_twins(found)
     return found
 
 

@@ -62,13 +62,13 @@ class Made:
         lines = []
         for domain in "AB":
             all_ = [o for name, outcomes in self.outcomes.items() if name[-1] == domain for o in outcomes]
-            counts = {
-                "pictures without an instance that is kept": sum(not o.masks and not o.problem for o in all_),
-                "pictures that cannot be used": sum(bool(o.problem) for o in all_),
-                "instances smaller than --min-area": sum(o.small for o in all_),
-                "instances beyond --max-instances": sum(o.beyond for o in all_),
-            }
-            told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            counts = (
+                (sum(not o.masks and not o.problem for o in all_), "picture", "without an instance that is kept"),
+                (sum(bool(o.problem) for o in all_), "picture", "that cannot be used"),
+                (sum(o.small for o in all_), "instance", "smaller than --min-area"),
+                (sum(o.beyond for o in all_), "instance", "beyond --max-instances"),
+            )
+            told = ", ".join(f"{count} {what}{'s' * (count > 1)} {why}" for count, what, why in counts if count)
             lines += [f"left out of {domain}: {told}"] * bool(told)
         return lines
 
@@ -85,7 +85,10 @@ def write_domain(
 
     PNG and JPEG files are copied byte for byte, others become PNG. A picture that cannot be used, or whose masks
     cannot, is left out and told of on standard error.
+
+    Raises UserError where two pictures differ by their extension alone.
     """
+    refuse_twins(images)
     target.mkdir()
     _masks_of(target).mkdir()
 
@@ -102,6 +105,15 @@ def write_domain(
     if len(problems) > TOLD:
         print(f"warning: ... and {len(problems) - TOLD} more are left out of {target.name}", file=sys.stderr)
     return outcomes
+
+
+def refuse_twins(images: Sequence[Path]) -> None:
+    """Raise UserError where two pictures differ by their extension alone, since masks are named without it."""
+    names: Dict[str, Path] = {}
+    for path in images:
+        if names.setdefault(path.stem, path) != path:
+            mend = "rename one, or move it away if it is a mask"
+            raise UserError(f"{path} and {names[path.stem].name} share a name; their masks would too: {mend}")
 
 
 def _masks_of(target: Path) -> Path:

@@ -5,12 +5,11 @@
     python demo.py --minutes 20          # a better model
 
 The data set, the run and the results are left in `demo/`, to be looked at through `demo/index.html`. Each step is a
-command that is printed before it runs, and can be typed as well.
+command that is printed before it runs, and can be typed as well. `demo.ipynb` goes the same way with explanations.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 from errors import UserError, run_main
 
@@ -32,6 +31,8 @@ from monitors import draw_curves
 
 ROOT = Path(__file__).resolve().parent
 MARK = ".demo"  # a file in the folders that were made here, which may be removed
+DATA, RUN = "circle2square", "run"
+DIRECTIONS = {"AtoB": "Circles to squares", "BtoA": "Squares to circles"}
 PICTURES = 100
 SIZE = 64
 MODEL = f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 8 --ndf 8 --n-blocks 2"
@@ -46,24 +47,17 @@ def main() -> None:
     args = parser.parse_args()
     start, folder = time.time(), Path(args.output)
     clear(folder)
-    data, run = folder / "circle2square", folder / "run"
-    amounts = f"--train {PICTURES} --test 12 --max-instances 2"
-    step("datasets/generate_shapes_dataset.py", f"--size {SIZE} {amounts}", save_root=data)
-    model = f"{MODEL} --context {args.context}"
-    iterations = max(10, int(args.minutes * 60 / seconds_per_iteration(data, model)))
-    epochs = -(-iterations // PICTURES)
-    schedule = f"--max-epoch {epochs} --max-iter {iterations} --lr-decay-start-epoch {epochs // 2} --log-step 10"
-    step("train.py", f"{model} {schedule}", **{"dataroot": data, "monitor-path": run})
-    for direction in ("AtoB", "BtoA"):
-        how = f"--phase test --direction {direction} --context {args.context}"
-        step("translate.py", how, model=run, dataroot=data, output=folder / direction)
-    write_page(folder, run, iterations, time.time() - start)
+    make_data(folder)
+    iterations = train(folder, args.minutes, args.context)
+    for direction in DIRECTIONS:
+        translate(folder, direction, args.context)
+    write_page(folder, f"Trained for {iterations} iterations; all took {(time.time() - start) / 60:.1f} minutes.")
     print(f"done in {time.time() - start:.0f} s: open {folder / 'index.html'}")
 
 
 def clear(folder: Path) -> None:
     """Make the folder anew, without an earlier demo. Raises UserError where it holds anything else."""
-    ours = {MARK, "circle2square", "run", "AtoB", "BtoA", "index.html"}
+    ours = {MARK, DATA, RUN, *DIRECTIONS, "index.html"}
     found = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
     others = sorted(found - ours) or sorted(found - {MARK} if MARK not in found else ())
     if others:
@@ -71,6 +65,28 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     atomic.make_folder(folder, "--output")
     (folder / MARK).touch()
+
+
+def make_data(folder: Path) -> None:
+    """Make the pictures of circles (domain A) and squares (domain B): to train on, and held out."""
+    amounts = f"--train {PICTURES} --test 12 --max-instances 2"
+    step("datasets/generate_shapes_dataset.py", f"--size {SIZE} {amounts}", save_root=folder / DATA)
+
+
+def train(folder: Path, minutes: float, context: str = "auto") -> int:
+    """Train on them for about so many minutes; gives the number of iterations."""
+    model = f"{MODEL} --context {context}"
+    iterations = max(10, int(minutes * 60 / seconds_per_iteration(folder / DATA, model)))
+    epochs = -(-iterations // PICTURES)
+    schedule = f"--max-epoch {epochs} --max-iter {iterations} --lr-decay-start-epoch {epochs // 2} --log-step 10"
+    step("train.py", f"{model} {schedule}", **{"dataroot": folder / DATA, "monitor-path": folder / RUN})
+    return iterations
+
+
+def translate(folder: Path, direction: str, context: str = "auto") -> None:
+    """Translate the held-out pictures in one direction, into a folder of its name."""
+    how = f"--phase test --direction {direction} --context {context}"
+    step("translate.py", how, model=folder / RUN, dataroot=folder / DATA, output=folder / direction)
 
 
 def command(script: str, arguments: str, **paths: Path) -> List[str]:
@@ -99,34 +115,29 @@ def seconds_per_iteration(data: Path, model: str) -> float:
         return float(np.loadtxt(Path(folder) / "Training_time.timer.txt")[3:, 1].mean() / 4)
 
 
-def write_page(folder: Path, run: Path, iterations: int, seconds: float) -> None:
-    """Write index.html: held-out pictures in both directions, how training went, and the losses."""
-    text = (
-        f"Trained for {iterations} iterations; everything took {seconds / 60:.1f} minutes. No picture below was seen "
-        "in training, and nothing was picked: these are all the held-out pictures. The background should stay as it is."
+def write_page(folder: Path, text: str) -> None:
+    """Write index.html: `text`, held-out pictures in both directions, how training went, and the losses."""
+    text += (
+        " No picture below was seen in training, and nothing was picked: these are all the held-out pictures. The "
+        "background should stay as it is."
     )
-    sections = [
-        gallery.Section("Circles to squares", text, translated_rows(folder, "AtoB")),
-        gallery.Section("Squares to circles", "", translated_rows(folder, "BtoA")),
-    ]
-    samples = [
-        (f"epoch {int(path.stem.split('_')[1])}", f"run/{path.name}") for path in sorted(run.glob("sample_*.png"))
-    ]
-    shown = [samples[i] for i in sorted(set(np.linspace(0, len(samples) - 1, min(6, len(samples))).astype(int)))]
+    sections = []
+    for direction, heading in DIRECTIONS.items():
+        found = gallery.read_comparisons(folder / direction / "translations.json")
+        compared = [one.under(direction) for _, one in sorted(found.items())]
+        sections.append(gallery.Section(heading, "" if sections else text, comparisons=compared))
+    samples = [(f"epoch {int(path.stem.split('_')[1])}", f"{RUN}/{path.name}") for path in sample_grids(folder)]
     text = "Always the same pictures. From left to right: input, its masks, translation, its masks; then the other way."
-    sections.append(gallery.Section("How it learned", text, [gallery.Row("", shown)], wide=True))
-    curves = [("", f"run/{name}") for name in draw_curves(run)]
+    sections.append(gallery.Section("How it learned", text, [gallery.Row("", samples)], wide=True))
+    curves = [("", f"{RUN}/{name}") for name in draw_curves(folder / RUN)]
     sections.append(gallery.Section("Losses", "", [gallery.Row("", curves)], wide=True))
     gallery.write_page(folder / "index.html", "InstaGAN: circles and squares", sections)
 
 
-def translated_rows(folder: Path, direction: str) -> List[gallery.Row]:
-    """The rows of one direction's results, seen from the demo's folder."""
-    record: Dict[str, Dict] = json.loads((folder / direction / "translations.json").read_text(encoding="utf-8"))
-    return [
-        gallery.Row(row["title"], [(caption, f"{direction}/{path}") for caption, path in row["cells"]])
-        for _, row in sorted(record.items())
-    ]
+def sample_grids(folder: Path, most: int = 6) -> List[Path]:
+    """The pictures of samples that training left, evenly spaced where there are more than `most`."""
+    paths = sorted((folder / RUN).glob("sample_*.png"))
+    return [paths[i] for i in sorted(set(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)))]
 
 
 if __name__ == "__main__":

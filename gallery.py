@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page of pictures, in one HTML file that opens from disk and refers to nothing outside its folder."""
+"""A page of pictures, in one HTML file that opens from disk and refers to nothing outside its folder.
+
+Its looks are in gallery.css and what moves in gallery.js; both are put into the page, which needs neither network nor
+JavaScript to show all that there is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from html import escape
-from pathlib import Path
-from typing import List, Sequence, Tuple
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, List, Sequence, Tuple
 from urllib.parse import quote
+
+from errors import UserError
 
 import atomic
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem;
-       color: #222; background: #fafafa; }
-h1, h2 { line-height: 1.2; }
-section.row { margin: 1rem 0; padding: .8rem 1rem; background: #fff; border: 1px solid #ddd; border-radius: 8px; }
-section.row h3 { margin: 0 0 .5rem; font-size: 1rem; overflow-wrap: anywhere; }
-div.cells { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; flex: 1 1 10rem; max-width: 20rem; }
-figure img { width: 100%; image-rendering: auto; border-radius: 4px; display: block; }
-figure.wide { flex-basis: 22rem; max-width: 36rem; }
-div.table { overflow-x: auto; }
-table { border-collapse: collapse; background: #fff; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
-figcaption { font-size: .85rem; color: #666; }
-"""
+STYLE, SCRIPT = (Path(__file__).with_name(f"gallery.{kind}") for kind in ("css", "js"))
+
+TOOLS = """<div class="tools">
+<label class="js">Filter by name <input type="search" id="filter" autocomplete="off" spellcheck="false"></label>
+<output class="js" id="count" for="filter"></output>
+<label><input type="checkbox" id="outlines" autocomplete="off" checked> Outlines of the instances</label>
+{links}</div>
+<p class="js">Drag the handle between two pictures, or move it with the arrow keys, to lay the input over its
+translation; click a picture to see it large.</p>"""
+
+VIEWER = """<dialog id="viewer" aria-label="One picture, large">
+<p><button type="button" id="previous">← Previous</button> <button type="button" id="next" autofocus>Next →</button>
+<button type="button" id="close">Close</button></p><div id="shown"></div></dialog>"""
 
 
 @dataclass(frozen=True)
@@ -38,34 +44,122 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A picture and its translation: the name that the filter looks at, a title, and paths relative to the page.
+
+    `outlines_before` and `outlines_after` are transparent pictures of the same shape (`pictures.outline_masks`), to be
+    laid over the input `before` and the translation `after`; empty where there are none. `files` are (caption, path)
+    of links below, such as each mask.
+    """
+
+    name: str
+    title: str
+    before: str
+    after: str
+    outlines_before: str
+    outlines_after: str
+    files: Sequence[Tuple[str, str]] = ()
+
+    def under(self, folder: str) -> Comparison:
+        """The same, for a page in the folder that `folder` is in."""
+        return replace(
+            self,
+            files=[(caption, f"{folder}/{path}") for caption, path in self.files],
+            **{name: f"{folder}/{path}" for name in _PICTURES if (path := getattr(self, name))},
+        )
+
+
+_PICTURES = ("before", "after", "outlines_before", "outlines_after")
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph below it (may be empty), a table whose first row is its header, and rows of pictures;
-    `wide` shows these larger."""
+    """A heading, a paragraph below it (may be empty), a table whose first row is its header, rows of pictures (`wide`
+    shows these larger), and pictures to compare."""
 
     heading: str
     text: str
-    rows: Sequence[Row]
+    rows: Sequence[Row] = ()
     wide: bool = False
     table: Sequence[Sequence[str]] = ()
+    comparisons: Sequence[Comparison] = ()
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
     """Write the page. Everything that comes from outside, file names too, is escaped."""
-    body: List[str] = [f"<h1>{escape(title)}</h1>"]
-    for section in sections:
-        body.append(f"<h2>{escape(section.heading)}</h2>")
-        if section.text:
-            body.append(f"<p>{escape(section.text)}</p>")
-        body += _table(section.table)
-        body += [_row(row, section.wide) for row in section.rows]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
-    atomic.write_text(path, page)
+    style, script = (f"\n{file.read_text('utf-8')}" for file in (STYLE, SCRIPT))
+    # whatever might get into the page: no other script runs, and nothing is loaded but pictures beside it
+    policy = f"default-src 'none'; img-src 'self' file:; style-src {_hash(style)}; script-src {_hash(script)}"
+    compared = any(section.comparisons for section in sections)
+    page = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}; base-uri \'none\'; form-action \'none\'">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>",
+        TOOLS.format(links=_links(sections)) if compared else "",
+        *(line for i, section in enumerate(sections) for line in _section(f"section{i}", section)),
+        f"{VIEWER}\n<script>{script}</script>" if compared else "",
+        "</body></html>\n",
+    ]
+    atomic.write_text(path, "\n".join(filter(None, page)))
+
+
+def write_comparisons(path: Path, comparisons: Dict[str, Comparison]) -> None:
+    """Write comparisons by name as JSON, for `read_comparisons`."""
+    atomic.write_text(path, json.dumps({name: asdict(one) for name, one in comparisons.items()}, indent=1))
+
+
+def read_comparisons(path: Path) -> Dict[str, Comparison]:
+    """The comparisons by name that were written to a file.
+
+    Raises:
+        UserError: where it is damaged, or refers to anything outside its folder, or comes from an earlier version.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if any("cells" in one for one in found.values()):
+            raise UserError(f"{path} was written by an earlier version; give another --output, or delete {path.parent}")
+        return {name: _comparison(one) for name, one in found.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged; delete it, or give another --output") from None
+
+
+def _comparison(record: Dict[str, Any]) -> Comparison:
+    """Raises ValueError, LookupError, TypeError or AttributeError where the record is of another form."""
+    found = Comparison(**{**record, "files": [(caption, file) for caption, file in record["files"]]})
+    paths = [*(getattr(found, name) for name in _PICTURES), *(file for _, file in found.files)]
+    for text in [found.name, found.title, *paths, *(caption for caption, _ in found.files)]:
+        text.encode("utf-8")  # there are halves of characters that cannot be written
+    if any(path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
+        raise ValueError("a path that leads out of the folder")
+    return found
+
+
+def _hash(text: str) -> str:
+    """What a Content-Security-Policy calls an inline style or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _url(path: str) -> str:
+    return escape(quote(path))
+
+
+def _links(sections: Sequence[Section]) -> str:
+    if len(sections) < 2:
+        return ""
+    links = (f'<a href="#section{i}">{escape(section.heading)}</a>' for i, section in enumerate(sections))
+    return f"<nav>{' '.join(links)}</nav>\n"
+
+
+def _section(anchor: str, section: Section) -> List[str]:
+    lines = [f'<section id="{anchor}">\n<h2>{escape(section.heading)}</h2>']
+    if section.text:
+        lines.append(f"<p>{escape(section.text)}</p>")
+    lines += _table(section.table)
+    lines += [_row(row, section.wide) for row in section.rows]
+    if section.comparisons:
+        lines += ['<div class="gallery">', *map(_card, section.comparisons), "</div>"]
+    return [*lines, "</section>"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> List[str]:
@@ -82,9 +176,34 @@ def _table(rows: Sequence[Sequence[str]]) -> List[str]:
 def _row(row: Row, wide: bool) -> str:
     kind = ' class="wide"' if wide else ""
     cells = "".join(
-        f'<figure{kind}><img src="{escape(quote(source))}" alt="{escape(row.title)}: {escape(caption)}" loading="lazy">'
+        f'<figure{kind}><img src="{_url(source)}" alt="{escape(row.title)}: {escape(caption)}" loading="lazy">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, source in row.cells
     )
     heading = f"<h3>{escape(row.title)}</h3>" if row.title else ""
-    return f'<section class="row">{heading}<div class="cells">{cells}</div></section>'
+    return f'<div class="row">{heading}<div class="cells">{cells}</div></div>'
+
+
+def _card(one: Comparison) -> str:
+    name = escape(one.name)
+    slider = (
+        '<input class="js" type="range" min="0" max="100" value="0" autocomplete="off" '
+        f'aria-label="Lay the input over the translation of {name}, in percent"><span class="handle js"></span>'
+    )
+    files = " ".join(f'<a href="{_url(path)}">{escape(caption)}</a>' for caption, path in one.files)
+    return (
+        f'<article data-name="{name}"><h3 dir="auto" title="{escape(one.title)}">{escape(one.title)}</h3>'
+        f'<div class="pair">{_figure(one.name, "input", one.before, one.outlines_before)}'
+        f'{_figure(one.name, "translation", one.after, one.outlines_after, slider)}</div>'
+        + (f'<p class="files">{files}</p>' if files else "")
+        + "</article>"
+    )
+
+
+def _figure(name: str, caption: str, source: str, outlines: str, slider: str = "") -> str:
+    over = f'<img class="outlines" src="{_url(outlines)}" alt="" loading="lazy">' if outlines else ""
+    return (
+        f'<figure><div class="picture"><a href="{_url(source)}">'
+        f'<img src="{_url(source)}" alt="{escape(name)}: {caption}" loading="lazy">{over}</a>{slider}</div>'
+        f'<figcaption><a href="{_url(source)}">{caption}</a></figcaption></figure>'
+    )

@@ -16,7 +16,7 @@ from typing import Dict, List, Sequence, Tuple
 from errors import UserError
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import atomic
 
@@ -32,6 +32,8 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
 # what Pillow raises on bytes that make no sense; memory runs out where a part is said to have gigabytes
 _DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error, MemoryError)
+OUTLINES = 384  # pixels of the longer side that outlines have at least
+# of instances, in turn
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
 
 
@@ -283,7 +285,7 @@ def resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:
 
 
 def write_png(path: str | Path, array: np.ndarray) -> None:
-    """Write (H, W, 3) or (H, W) uint8 as a PNG file, whole or not at all; missing folders are made."""
+    """Write (H, W, 3), (H, W, 4) or (H, W) uint8 as a PNG file, whole or not at all; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as part:
@@ -298,3 +300,40 @@ def colour_masks(masks: np.ndarray) -> np.ndarray:
         inside = (mask[..., None] + 1) / 2
         shown = shown * (1 - inside) + inside * np.array(COLOURS[i % len(COLOURS)], np.float32)
     return shown.round().astype(np.uint8)
+
+
+def outline_masks(masks: np.ndarray, width: float = 0.011) -> np.ndarray:
+    """Draw the outlines of masks (N, H, W), bool or in [-1, 1], on a transparent ground: (s * H, s * W, 4) uint8.
+
+    Each line has the colour of its instance and a dark rim, so that it is seen on any ground; `width` is that of the
+    coloured part, as a share of the side of a square of the picture's area. A line is where its mask crosses the
+    middle, and along the edge of the picture where that cuts an instance. s is 1 for all but small pictures, which
+    lines as wide as their pixels would hide.
+    """
+    # slow to import, and training does without
+    from skimage.measure import find_contours
+
+    masks = masks_to_network(masks) if masks.dtype == bool else masks
+    height, wide = masks.shape[1:]
+    scale = -(-OUTLINES // max(height, wide))
+    fine = 2 * scale  # drawn twice as large, then reduced, so that edges are smooth
+    drawn = Image.new("RGBA", (fine * wide, fine * height))
+    draw, line = ImageDraw.Draw(drawn), width * fine * (height * wide) ** 0.5
+    for i, mask in enumerate(masks):
+        # in (row, column) of the centres of pixels; closed, as nothing reaches the margin
+        contours = find_contours(np.pad(mask, 1, constant_values=-1), 0)
+        lines = [(_smooth(contour)[:, ::-1] - 0.5) * fine - 0.5 for contour in contours]
+        for colour, thick in (((0, 0, 0, 190), 1.8 * line), (COLOURS[i % len(COLOURS)], line)):
+            for points in lines:
+                draw.line(list(map(tuple, points)), fill=colour, width=round(thick))
+                # round joints; those of Pillow leave gaps in thin lines
+                for corners in np.hstack([points - thick / 2, points + thick / 2]).tolist():
+                    draw.ellipse(corners, fill=colour)
+    return np.asarray(drawn.reduce(2))
+
+
+def _smooth(contour: np.ndarray) -> np.ndarray:
+    """A closed contour (P, 2) along pixels, without their steps."""
+    points = contour[:-1]
+    points = sum(weight * np.roll(points, i, axis=0) for i, weight in enumerate((1, 4, 6, 4, 1), -2)) / 16
+    return np.concatenate([points, points[:1]])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import errno
 import glob
-import json
 import re
 import sys
 from functools import lru_cache
@@ -31,6 +30,7 @@ import instances
 import model_file
 import pictures
 from args import translate_args
+from gallery import Comparison
 from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
 from pictures import Item
 from sequence import SequentialTranslation
@@ -90,18 +90,8 @@ class Results:
         self.folder = Path(folder)
         self.overwrite = overwrite
         self._record = self.folder / "translations.json"
-        self.rows: Dict[str, Dict] = self._read_record() if self._record.is_file() else {}
-
-    def _read_record(self) -> Dict[str, Dict]:
-        try:
-            rows = json.loads(self._record.read_text("utf-8"))
-            for row in rows.values():
-                if not all(isinstance(text, str) for text in [row["title"], *sum(row["cells"], [])]):
-                    raise ValueError
-                _ = [(caption, path) for caption, path in row["cells"]]
-            return rows
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise UserError(f"{self._record} is damaged; delete it, or give another --output") from None
+        # by name
+        self.done = gallery.read_comparisons(self._record) if self._record.is_file() else {}
 
     def check(self, items: Sequence[Item]) -> None:
         """Raise UserError where anything would be overwritten without having been asked, or an input in any case."""
@@ -125,17 +115,23 @@ class Results:
         for number, mask in zip(numbers, after[1]):
             write(self.folder / "masks" / f"{item.name}_{number}.png", pictures.to_picture(mask))
         write(self.folder / "inputs" / name, pictures.to_picture(before[0]))
-        write(self.folder / "page" / f"before_{name}", pictures.colour_masks(before[1]))
-        write(self.folder / "page" / f"after_{name}", pictures.colour_masks(after[1]))
-        cells = (("input", f"inputs/{name}"), ("its masks", f"page/before_{name}"))
-        cells += (("translated", f"images/{name}"), ("translated masks", f"page/after_{name}"))
-        self.rows[item.name] = {"title": title, "cells": cells}
+        outlines = [self._outline(f"page/before_{name}", before[1]), self._outline(f"page/after_{name}", after[1])]
+        files = [(f"mask {number}", f"masks/{item.name}_{number}.png") for number in sorted(numbers)]
+        self.done[item.name] = Comparison(item.name, title, f"inputs/{name}", f"images/{name}", *outlines, files)
+
+    def _outline(self, path: str, masks: np.ndarray) -> str:
+        """Write the outlines of masks to a path in the folder; gives it, or an empty string where there is no mask."""
+        if not len(masks):
+            (self.folder / path).unlink(missing_ok=True)
+            return ""
+        pictures.write_png(self.folder / path, pictures.outline_masks(masks))
+        return path
 
     def write_page(self) -> None:
-        """Write index.html over all the rows so far."""
-        atomic.write_text(self._record, json.dumps(self.rows, indent=1))
-        rows = [gallery.Row(row["title"], row["cells"]) for _, row in sorted(self.rows.items())]
-        section = gallery.Section(f"{len(rows)} pictures", "", rows)
+        """Write index.html over all that was translated so far."""
+        gallery.write_comparisons(self._record, self.done)
+        shown = [one for _, one in sorted(self.done.items())]
+        section = gallery.Section(f"{len(shown)} pictures", "", comparisons=shown)
         gallery.write_page(self.folder / "index.html", "InstaGAN: translated pictures", [section])
 
 
@@ -271,7 +267,7 @@ def translate_item(
         (picture, masks[[*chosen, *others]]),
         after,
         numbers,
-        f"{item.name} ({args.direction}, {len(numbers)} instances)",
+        f"{item.name} ({args.direction}, {len(numbers)} instance{'s' * (len(numbers) != 1)})",
     )
 
 

@@ -386,15 +386,20 @@ def test_two_translations_into_one_folder_cannot_be(translated, data, tmp_path):
     assert code == 2 and "another translation" in err and not list((tmp_path / "out").iterdir())
 
 
-RECORDS = ["[]", "null", '{"a": 1}', '{"a": {"title": 1, "cells": []}}', '{"a": {"title": "x", "cells": [["a"]]}}']
+WHOLE = {**dict.fromkeys(["name", "title", "before", "after", "outlines_before", "outlines_after"], "a"), "files": []}
+CHANGED = [{"title": 1}, {"files": [["d"]]}, {"after": "/d"}, {"before": "d/../../e"}, {"name": "\ud800"}, {"more": ""}]
+RECORDS = ["[]", "null", '{"a": 1}', "[" * 10**5, *(json.dumps({"a": {**WHOLE, **changed}}) for changed in CHANGED)]
+OLD = json.dumps({"a": {"title": "a (AtoB, 1 instances)", "cells": [["input", "inputs/a.png"]]}})
 
 
-@pytest.mark.parametrize("text", [*RECORDS, "[" * 10**5])
-def test_a_record_of_another_form_is_refused_before_anything_is_done(translated, data, tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "words"), [*((record, "is damaged") for record in RECORDS), (OLD, "was written by an earlier version")]
+)
+def test_a_record_of_another_form_is_refused_before_anything_is_done(translated, data, tmp_path, text, words):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "translations.json").write_text(text)
     code, _, err = translated("--dataroot", data, "--overwrite")
-    assert code == 2 and "translations.json is damaged" in err and err.count("\n") == 1
+    assert code == 2 and f"translations.json {words}" in err and err.count("\n") == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["translations.json"]
 
 
@@ -415,20 +420,21 @@ class Sources(HTMLParser):
 
     def __init__(self, path):
         super().__init__(convert_charrefs=True)
-        self.sources, self.tags, self.words, self.attributes = [], set(), "", set()
+        self.sources, self.images, self.tags, self.words, self.attributes = [], [], [], "", set()
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
+        self.tags.append(tag)
         self.attributes |= {name for name, _ in attributes}
         self.sources += [value for name, value in attributes if name in ("src", "href")]
+        self.images += [dict(attributes)["src"]] if tag == "img" else []
 
     def handle_data(self, data):
         self.words += data
 
 
 def check_page(out):
-    """Every picture that the page shows exists; gives the page."""
+    """Every picture that the page shows or links to exists; gives the page."""
     page = Sources(out / "index.html")
     assert page.sources
     for source in page.sources:
@@ -439,23 +445,32 @@ def check_page(out):
 
 
 def shown(page, folder):
-    return sorted(unquote(s).split("/", 1)[1] for s in page.sources if s.startswith(folder + "/"))
+    return sorted(unquote(s).split("/", 1)[1] for s in page.images if s.startswith(folder + "/"))
 
 
 def test_the_page_shows_all_four(done, data, tmp_path):
-    """Input, its masks, output and its masks, for each picture."""
+    """Input, its outlines, output and its outlines, for each picture; and links to the masks."""
     done("--dataroot", data)
-    page = check_page(tmp_path / "out")
-    assert len(page.sources) == 8 and "first" in page.words and "second" in page.words
+    out, page = tmp_path / "out", check_page(tmp_path / "out")
+    assert len(page.images) == 8 and "first" in page.words and "second" in page.words
     assert shown(page, "images") == shown(page, "inputs") == ["first.png", "second.png"]
-    sources = [unquote(s) for s in page.sources if "first" in s]
-    np.testing.assert_array_equal(image(tmp_path / "out" / sources[0]), picture(1))
-    covered = (np.stack([LARGE, MIDDLE, SMALL]) > 0).any(axis=0)
-    np.testing.assert_array_equal(image(tmp_path / "out" / sources[1]).any(axis=2), covered)
-    assert sources[2] == "images/first.png"
-    masks = [image(tmp_path / "out" / "masks" / f"first_{n}.png") for n in (0, 2, 5)]
-    bright = np.max(masks, axis=0) > 140
-    assert image(tmp_path / "out" / sources[3]).any(axis=2)[bright].all()
+    first = ["inputs/first.png", "page/before_first.png", "images/first.png", "page/after_first.png"]
+    assert [source for source in page.images if "first" in source] == first
+    assert {f"masks/{name}" for name in names(out / "masks")} <= set(page.sources)
+    np.testing.assert_array_equal(image(out / first[0]), picture(1))
+    before = pictures.masks_to_network(np.stack([LARGE, MIDDLE, SMALL]) > 0)
+    np.testing.assert_array_equal(image(out / first[1]), pictures.outline_masks(before))
+    assert image(out / first[3]).shape == image(out / first[1]).shape
+
+
+def test_without_an_instance_there_are_no_outlines(done, data, tmp_path):
+    """Nor those of an earlier translation."""
+    done("--dataroot", data)
+    for path in (data / "testA_seg").glob("second*"):
+        path.unlink()
+    done("--dataroot", data, "--overwrite")
+    assert names(tmp_path / "out" / "page") == ["after_first.png", "before_first.png"]
+    assert len(check_page(tmp_path / "out").images) == 6
 
 
 def test_two_runs_into_one_folder_make_one_page(done, data, tmp_path):
@@ -489,7 +504,7 @@ def test_odd_names_are_escaped_and_found(done, tmp_path):
     done("--image", folder)
     page = check_page(tmp_path / "out")
     assert shown(page, "images") == sorted(f"{name}.png" for name in ODD)
-    assert not page.tags & {"script", "b", "i"} and "onerror" not in page.attributes
+    assert page.tags.count("script") == 1 and not {"b", "i"} & set(page.tags) and "onerror" not in page.attributes
     for name in ODD:
         assert name in page.words, "as it is, once the browser has read it"
 

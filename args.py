@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of train.py, translate.py and evaluate.py, checked before anything starts."""
+"""The command lines of train.py, translate.py, evaluate.py and segment.py, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -84,6 +84,28 @@ def evaluate_args(description: str, argv: Sequence[str] | None = None) -> argpar
     _add_how_to_translate(parser.add_argument_group("how"))
     _add_context(parser.add_argument_group("device"))
     return parser.parse_args(argv)
+
+
+def segment_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of segment.py; `command` is "train" or "predict".
+
+    Raises:
+        UserError: where arguments are wrong or do not fit together.
+    """
+    parser = Parser(description)
+    commands = parser.add_subparsers(dest="command", metavar="train|predict", required=True)
+    training = commands.add_parser("train", description="Learn to find the instances of a data set's two domains.")
+    prediction = commands.add_parser("predict", description="Write masks for the pictures that have none.")
+    _add_segmenter_training(training)
+    _add_segmentation(prediction)
+    for command in (training, prediction):
+        _add_context(command.add_argument_group("device"))
+    args = parser.parse_args(argv)
+    if args.command == "predict" and (args.image is None) == (args.dataroot is None):
+        raise UserError("give either --dataroot (with --phase), or --image with --domain")
+    if args.command == "predict" and args.image is not None and args.domain is None:
+        raise UserError("--image needs --domain: A or B, what is to be found in its pictures")
+    return args
 
 
 def architecture(args: argparse.Namespace) -> Architecture:
@@ -200,6 +222,25 @@ def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
     add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
     add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")
     add("--seed", type=whole(0), default=0, help="for --set-order random")
+
+
+def _add_segmenter_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--dataroot", required=True, help="data set folder; its training pictures with masks are learned from")
+    add("--output", default="segmenter.h5", help="file for the model; a .json beside it says how good it is")
+    add("--overwrite", action="store_true", help="replace the model that is already in --output")
+    add("--steps", type=whole(1), default=900, help="training steps, of 8 pictures each; fewer are faster and worse")
+    add("--seed", type=whole(0), default=0, help="fixes weights and augmentation; on a CPU the same model again")
+
+
+def _add_segmentation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", default="segmenter.h5", help="file that `segment.py train` wrote")
+    add("--dataroot", default=None, help="data set folder; masks are found for PHASE{A,B} of it")
+    add("--phase", default="val", help="which pictures of the data set: val, test, ...")
+    add("--image", default=None, help="a folder of pictures; their masks go into FOLDER_seg")
+    add("--domain", choices=("A", "B"), default=None, help="find what this domain shows (default: each in its folder)")
+    add("--overwrite", action="store_true", help="predict anew what was predicted before; other masks stay")
 
 
 def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Namespace:

@@ -26,8 +26,9 @@ class _Nothing(argparse.Action):
 class Parser(argparse.ArgumentParser):
     """Reports a wrong argument as one line, knows no abbreviations, shows defaults in --help, and has `--debug`."""
 
-    def __init__(self, description: str | None, epilog: str | None = None) -> None:
-        super().__init__(description=description, epilog=epilog, formatter_class=_Formatter, allow_abbrev=False)
+    def __init__(self, description: str | None, epilog: str | None = None, prog: str | None = None) -> None:
+        how = {"formatter_class": _Formatter, "allow_abbrev": False}
+        super().__init__(prog=prog, description=description, epilog=epilog, **how)
         self.add_argument(DEBUG, action=_Nothing, help="where an error ends the program, show its traceback too")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> Any:

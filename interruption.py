@@ -21,8 +21,9 @@ class Interruption:
     each of which can take seconds; so a thread waits for the signals instead.
     """
 
-    def __init__(self) -> None:
-        self.signal = 0
+    def __init__(self, promise: str = "stopping after this iteration, with a checkpoint") -> None:
+        """`promise` is what the first signal's line says is going to happen."""
+        self.signal, self._promise = 0, promise
 
     def __enter__(self) -> Interruption:
         self._inbox, self._outbox = socket.socketpair()
@@ -49,4 +50,4 @@ class Interruption:
             elif byte[0] in SIGNALS:
                 self.signal = byte[0]
                 # not print(): the main thread may be in the middle of one
-                os.write(2, b"\nstopping after this iteration, with a checkpoint; once more ends it at once, without\n")
+                os.write(2, f"\n{self._promise}; once more ends it at once, without\n".encode())

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make masks for pictures that have none: learn them from those of a data set, and find them in other pictures.
+
+python segment.py train --dataroot datasets/jeans2skirt_ccp --output segmenter.h5
+python segment.py predict --model segmenter.h5 --dataroot datasets/jeans2skirt_ccp --phase val
+python segment.py predict --model segmenter.h5 --image photos --domain A
+
+Masks go where translate.py looks for them: NAME_{i}.png in PHASE{A,B}_seg, or in photos_seg. Those that are there
+already are never touched; --overwrite predicts anew what was predicted before and is as it was then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import io
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Iterator, List, Sequence, Set, Tuple
+
+from errors import UserError, printable, run_main
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import atomic
+import context
+import pictures
+import segmenter_training
+from args import segment_args
+from interruption import Interruption
+from pictures import Item
+from segmenter import DOMAINS, Segmenter, load
+
+# in a folder of masks: the hash and name of each that was predicted, as sha256sum writes and checks them
+RECORD = ".predicted.sha256"
+
+
+class MaskFolder:
+    """The masks of one folder of pictures, of which it knows those that were predicted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._record = folder, folder / RECORD
+        text = self._record.read_text("ascii", "replace") if self._record.is_file() else ""
+        self._predicted: Set[str] = set(re.findall(r"^[0-9a-f]{64}(?=  )", text, re.MULTILINE))
+
+    def is_open(self, item: Item, overwrite: bool) -> bool:
+        """Whether masks are to be predicted for a picture: it has none, or only predicted ones that may be replaced.
+
+        The first mask is written last: where it is missing, the others are what an interrupted run left.
+        """
+        if item.masks and 0 in item.masks and not overwrite:
+            return False
+        return all(path.is_file() and _hash(path.read_bytes()) in self._predicted for path in item.masks.values())
+
+    def write(self, item: Item, masks: Iterator[np.ndarray]) -> int:
+        """Put predicted `masks` (H, W) bool in the place of those that `item` has. Returns how many there are."""
+        files = [(self.folder / f"{item.name}_{i}.png", _png(mask)) for i, mask in enumerate(masks)]
+        # first, so that no predicted mask is ever taken for somebody's own
+        self._remember(files)
+        for number in sorted(item.masks):
+            item.masks[number].unlink()
+        for path, content in reversed(files):
+            with atomic.replacing(path) as part:
+                part.write_bytes(content)
+        return len(files)
+
+    def _remember(self, files: Sequence[Tuple[Path, bytes]]) -> None:
+        # not through a link, which could lead to any file
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with open(os.open(self._record, flags, 0o666), "a", encoding="utf-8") as record:
+            record.writelines(f"{_hash(content)}  {printable(path.name)}\n" for path, content in files)
+            record.flush()
+            os.fsync(record.fileno())
+        self._predicted.update(_hash(content) for _, content in files)
+
+
+def main() -> int:
+    """Run the command line; the exit code is 1 where a picture could not be read or a mask not be written."""
+    args = segment_args(__doc__)
+    context.set_up(args)
+    return train(args) if args.command == "train" else predict(args)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a segmenter, measure it and write it; Ctrl-C only ends the training early. Returns the exit code."""
+    path, start = Path(args.output), time.time()
+    check_output(path, args.overwrite)
+    own, held_out = segmenter_training.find_sources(args.dataroot)
+    settings = segmenter_training.choose_settings(own)
+    height, width = settings.size
+    print(f"{len(own)} pictures to learn from, {len(held_out)} to measure on, at {height}x{width} (height x width)")
+    examples = segmenter_training.read_examples(own, settings.size)
+    segmenter = Segmenter(settings, seed=args.seed)
+    with Interruption("stopping after this step, to measure and keep the model as it is") as interruption:
+        steps = segmenter_training.train(segmenter, examples, args.steps, args.seed, lambda: bool(interruption.signal))
+    scores = segmenter_training.measure(segmenter, held_out)
+    measured = {domain: score._asdict() for domain, score in scores.items()}
+    segmenter.save(path, {"scores": measured, "steps": steps, "seed": args.seed})
+    for domain, score in scores.items():
+        of = f"mean over {score.pictures} pictures that it has not seen"
+        print(f"{domain}: IoU {score.category_iou:.3f}, of single instances {score.instance_iou:.3f} ({of})")
+    print(f"{path}: {steps} of {args.steps} steps, {time.time() - start:.0f} s")
+    model, data = (shlex.quote(str(p)) for p in (path, args.dataroot))
+    print(f"next: python segment.py predict --model {model} --dataroot {data} --phase val")
+    return 128 + interruption.signal if interruption.signal else 0
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise UserError where a model cannot be written to `path`, or would replace something unasked."""
+    if path.suffix != ".h5":
+        raise UserError(f"{path} is no name for a model; give an --output that ends in .h5")
+    for file in (path, path.with_suffix(".json")):
+        if file.exists() and not (overwrite and file.is_file()):
+            raise UserError(f"{file} is there already; give another --output, or --overwrite")
+    atomic.make_folder(path.resolve().parent, "--output")
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Write masks for the pictures that have none. Returns the exit code."""
+    segmenter = load(args.model)
+    failures: List[str] = []
+    for folder, domain in find_folders(args):
+        masks = folder.with_name(f"{folder.name}_seg")
+        atomic.make_folder(masks, "folder of pictures")
+        with atomic.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
+            atomic.remove_unfinished(masks, ["*_*.png"])
+            failures += predict_folder(segmenter, pictures.find_pictures(folder, masks), domain, masks, args.overwrite)
+    for failure in failures:
+        print(printable(f"no masks for {failure}"), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def find_folders(args: argparse.Namespace) -> List[Tuple[Path, str]]:
+    """The folders of pictures that the command line asks for, each with the domain that it shows."""
+    if args.image is not None:
+        if not Path(args.image).is_dir():
+            raise UserError(f"no folder {args.image}; give one with pictures in it as --image")
+        return [(Path(args.image).resolve(), args.domain)]
+    there = [domain for domain in DOMAINS if (Path(args.dataroot) / f"{args.phase}{domain}").is_dir()]
+    domains = [args.domain] if args.domain else there or DOMAINS
+    for domain in domains:
+        pictures.find_items(args.dataroot, args.phase, domain)
+    return [(Path(args.dataroot) / f"{args.phase}{domain}", domain) for domain in domains]
+
+
+def predict_folder(
+    segmenter: Segmenter, items: Sequence[Item], domain: str, folder: Path, overwrite: bool
+) -> List[str]:
+    """Write the masks of what `items` show of a domain into `folder`. Returns why there are none for some pictures."""
+    masks, failures, found = MaskFolder(folder), [], []
+    to_do = [item for item in items if masks.is_open(item, overwrite)]
+    for item in tqdm(to_do, desc=f"finding {domain}", unit="picture", disable=None):
+        try:
+            found.append(masks.write(item, segmenter.instances(pictures.read_picture(item.image), domain)))
+        except UserError as error:
+            failures.append(str(error))
+        except OSError as error:
+            # a mask's name is a little longer than its picture's; anything else would meet the next picture too
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            failures.append(f"{item.image}: its name is too long; shorten it")
+    nothing = f"; nothing was found in {found.count(0)}" if 0 in found else ""
+    had = len(items) - len(to_do)
+    print(f"{folder}: {sum(found)} masks for {len(found)} pictures{nothing}; {had} had masks, which are as they were")
+    return failures
+
+
+def _png(mask: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(content, "PNG")
+    return content.getvalue()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the segmenter on the masks that a data set has, and measure it on pictures that it was not trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from errors import UserError
+
+import nnabla as nn
+import nnabla.functions as F
+import nnabla.solvers as S
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import metrics
+import pictures
+from parallel import in_parallel
+from segmenter import CHANNELS, DOMAINS, LARGEST_SIDE, NETWORK, Segmenter, Settings, Size
+
+BATCH = 8
+RATE = 2e-3
+HELD_OUT = 5  # one training picture in so many, where the data set has no test pictures
+AREA = 192 * 128  # pixels of the network's input, about
+FINER = 1.25  # training pictures are kept at so many times the network's size, since some are enlarged
+MOST_PICTURES = 1000  # to learn from, and a quarter of them to measure on: those beyond are left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture's file and those of its masks, for each domain ("A", "B") it is in."""
+
+    image: Path
+    masks: Dict[str, List[Path]] = field(default_factory=dict)
+
+
+class Example(NamedTuple):
+    """A picture (H, W, 3) uint8 and where it shows A and B: (2, H, W) uint8, 255 inside."""
+
+    picture: np.ndarray
+    inside: np.ndarray
+
+
+def find_sources(root: str | Path) -> Tuple[List[Source], List[Source]]:
+    """What to learn from, and what to measure on: `test` where it has masks, else one training picture in five.
+
+    A file that is in several places is one picture: it is in one of the two only. Where it is in one domain only, it
+    is taken to show nothing of the other.
+
+    Raises:
+        UserError: where there is no picture with masks to learn from in one of the domains.
+    """
+    train, test = _sources(root, "train"), {}
+    if any((Path(root) / f"test{domain}").is_dir() for domain in DOMAINS):
+        test = _sources(root, "test")
+    if not test:
+        # by content, so that it does not depend on other pictures whether one is held out
+        test = {content: source for content, source in train.items() if int(content, 16) % HELD_OUT == 0}
+    train = {content: source for content, source in train.items() if content not in test}
+    for domain in DOMAINS:
+        if not any(domain in source.masks for source in train.values()):
+            raise UserError(f"no picture of train{domain} in {root} has masks to learn from; put some there")
+    own, held_out = ([found[content] for content in sorted(found)] for found in (train, test))
+    return own[:MOST_PICTURES], held_out[: MOST_PICTURES // 4]
+
+
+def _sources(root: str | Path, phase: str) -> Dict[str, Source]:
+    """The pictures of a phase that have masks, by their content."""
+    found: Dict[str, Source] = {}
+    for domain in DOMAINS:
+        if phase == "test" and not (Path(root) / f"{phase}{domain}").is_dir():
+            continue
+        items = [item for item in pictures.find_items(root, phase, domain) if item.masks]
+        contents = in_parallel(lambda item: _content(item.image), items, f"reading {phase}{domain}")
+        for content, item in zip(contents, items):
+            found.setdefault(content, Source(item.image)).masks[domain] = list(item.masks.values())
+    return found
+
+
+def _content(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path} is no file; remove it")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def choose_settings(sources: Sequence[Source]) -> Settings:
+    """A network size of the pictures' usual shape, and whether pictures of each domain have one mask at most."""
+    headers = in_parallel(lambda s: pictures.open_with_header(s.image, rough=True)[0], sources, "reading sizes")
+    ratio = float(np.median([header.size[0] / header.size[1] for header in headers]))
+    multiple = 2 ** (len(CHANNELS) - 1)
+    sides = (round((AREA * r) ** 0.5 / multiple) * multiple for r in (ratio, 1 / ratio))
+    height, width = (int(np.clip(side, multiple, LARGEST_SIDE)) for side in sides)
+    a, b = (all(len(s.masks.get(domain, [])) <= 1 for s in sources) for domain in DOMAINS)
+    return Settings((height, width), (a, b))
+
+
+def read_examples(sources: Sequence[Source], size: Size) -> List[Example]:
+    """The pictures with the union of their masks, a little larger than `size` = (height, width) of the network."""
+    height, width = (round(side * FINER) for side in size)
+
+    def read(source: Source) -> Example:
+        inside = np.zeros((len(DOMAINS), height, width), np.uint8)
+        for domain, paths in source.masks.items():
+            inside[DOMAINS.index(domain)] = pictures.read_masks(paths, (height, width)).any(axis=0) * 255
+        return Example(pictures.read_picture(source.image, (height, width)), inside)
+
+    return in_parallel(read, sources, "reading pictures")
+
+
+def train(
+    segmenter: Segmenter, examples: Sequence[Example], steps: int, seed: int, stopped: Callable[[], bool]
+) -> int:
+    """Teach `segmenter`, until `stopped` says so at the latest. Returns the steps that were done.
+
+    Pictures of A and of B come equally often, however many there are of each.
+    """
+    rng = np.random.default_rng(seed)
+    of_domain = [[e for e in examples if e.inside[i].any()] for i in range(len(DOMAINS))]
+    x, logits = segmenter.graph(BATCH)
+    y = nn.Variable(logits.shape)
+    loss = segmentation_loss(logits, y)
+    solver = S.Adam(RATE)
+    with nn.parameter_scope(NETWORK):
+        solver.set_parameters(nn.get_parameters())
+    with tqdm(total=steps, desc="training", unit="step", smoothing=0.1) as bar:
+        recent = 0.0
+        for step in range(steps):
+            if stopped():
+                return step
+            chosen = [own[rng.integers(len(own))] for own in of_domain for _ in range(BATCH // 2)]
+            x.d, y.d = map(np.stack, zip(*(augmented(e, segmenter.settings.size, rng) for e in chosen)))
+            solver.set_learning_rate(RATE * min(1, (step + 1) / 20) * (1 - step / steps))
+            solver.zero_grad()
+            loss.forward(clear_no_need_grad=True)
+            loss.backward(clear_buffer=True)
+            solver.weight_decay(1e-4)
+            solver.update()
+            recent += (float(loss.d) - recent) / min(step + 1, 20)
+            bar.set_postfix(loss=f"{recent:.3f}", refresh=False)
+            bar.update()
+    return steps
+
+
+def segmentation_loss(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
+    """Cross entropy plus one minus the Dice coefficient, for `logits` and truth `y` in {0, 1}, both (N, 2, H, W).
+
+    Where nothing is to be found there is no Dice coefficient.
+    """
+    p, pixels = F.sigmoid(logits), (2, 3)
+    either = F.sum(p, axis=pixels) + F.sum(y, axis=pixels)
+    dice = (2 * F.sum(p * y, axis=pixels) + 1) / (either + 1)
+    shown = F.minimum_scalar(F.sum(y, axis=pixels), 1)
+    return F.mean(F.sigmoid_cross_entropy(logits, y)) + F.mean(shown * (1 - dice))
+
+
+def augmented(example: Example, size: Size, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+    """A part of the example at `size`, moved, turned and scaled a little, mirrored and in other colours by chance.
+
+    Returns the picture (3, H, W) in about [-1, 1] and the truth (2, H, W) in {0, 1}.
+    """
+    how = _affine(example.inside.shape[1:], size, rng)
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(array)
+        return np.asarray(image.transform((size[1], size[0]), Image.AFFINE, how, Image.BILINEAR))
+
+    picture = moved(example.picture).astype(np.float32) / 255
+    gamma, gains = np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.08, 3)) * np.exp(rng.normal(0, 0.1))
+    grey = picture.mean(axis=2, keepdims=True)
+    picture = np.clip(grey + (picture - grey) * rng.uniform(0.6, 1.3), 0, 1) ** gamma * gains
+    inside = np.stack([moved(plane) for plane in example.inside]) > 127
+    return picture.transpose(2, 0, 1) * 2 - 1, inside.astype(np.float32)
+
+
+def _affine(stored: Size, size: Size, rng: np.random.Generator) -> Tuple[float, ...]:
+    """Pillow's six numbers that lead from a pixel (x, y) of the result, of `size`, to one of the `stored` picture."""
+    angle, zoom = rng.normal(0, 0.07), rng.uniform(0.65, 1.1)
+    stretch = np.exp(rng.normal(0, 0.06, 2))
+    ratios = np.array([stored[1] / size[1], stored[0] / size[0]])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = (ratios * zoom * stretch)[:, None] * turn * [rng.choice([-1, 1]), 1]
+    # where a part is taken, it is one that lies within the picture; where more is, the rest is black
+    room = np.abs(1 - zoom) * np.array(stored[::-1]) / 2
+    centre = np.array(stored[::-1]) / 2 + rng.uniform(-room, room)
+    offset = centre - matrix @ (np.array(size[::-1]) / 2)
+    return (*matrix[0], offset[0], *matrix[1], offset[1])
+
+
+class Measured(NamedTuple):
+    """How well a domain is found: mean IoU of where the category is, and of instances; over how many pictures."""
+
+    category_iou: float
+    instance_iou: float
+    pictures: int
+
+
+def measure(segmenter: Segmenter, sources: Sequence[Source]) -> Dict[str, Measured]:
+    """Compare what is found in pictures, at their own sizes, with their masks; for each domain that has any."""
+    of_domain: Dict[str, List[Tuple[float, float]]] = {domain: [] for domain in DOMAINS}
+    for source in tqdm(sources, desc="measuring", unit="picture", disable=None, delay=1):
+        picture = pictures.read_picture(source.image)
+        for domain, paths in source.masks.items():
+            truth = pictures.read_masks(paths, picture.shape[:2])
+            found = list(segmenter.instances(picture, domain))
+            union = np.any(found, axis=0) if found else np.zeros(picture.shape[:2], bool)
+            of_domain[domain].append((metrics.iou(union, truth.any(axis=0)), matched_iou(found, truth)))
+    return {d: Measured(*np.mean(values, axis=0), len(values)) for d, values in of_domain.items() if values}
+
+
+def matched_iou(found: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Mean IoU of instances, the pairs that overlap most matched first; one without a partner counts as 0."""
+    overlaps = np.array([[metrics.iou(f, t) for t in truth] for f in found]).reshape(len(found), len(truth))
+    total = 0.0
+    for _ in range(min(overlaps.shape)):
+        row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
+        total += overlaps[row, column]
+        overlaps[row], overlaps[:, column] = -1, -1
+    return total / max(len(found), len(truth), 1)

@@ -10,8 +10,10 @@ from typing import Sequence
 
 from errors import UserError
 
-from command_line import Parser, real, whole
+from box_object import parse_box
+from command_line import Parser, numbers, real, whole
 from json_file import read_json
+from mask_sources import FORMATS
 from models import LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
@@ -56,6 +58,7 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
     """
     parser = Parser(description)
     _add_what_to_translate(parser.add_argument_group("what to translate"))
+    _add_masks(parser.add_argument_group("instances"))
     _add_how_to_translate(parser.add_argument_group("how"))
     _add_context(parser.add_argument_group("device"))
     args = parser.parse_args(argv)
@@ -63,6 +66,11 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
         raise UserError("give either --dataroot (with --phase), or --image with --masks")
     if args.dataroot is not None and args.masks:
         raise UserError("--masks goes with --image; the masks of a --dataroot are in its PHASE{A,B}_seg folders")
+    if args.box and not (args.image and Path(args.image).is_file()):
+        raise UserError("--box goes with one picture as --image")
+    given = [f"--{name}" for name in ("masks", "box", "segmenter") if getattr(args, name)]
+    if len(given) > 1:
+        raise UserError(f"{given[0]} and {given[1]} both say where the instances are; give one of them")
     return args
 
 
@@ -204,20 +212,48 @@ def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:
     add("--dataroot", default=None, help="data set folder; translates PHASE{A,B} of it")
     add("--phase", default="test", help="which pictures of the data set: train, test, val, sample, ...")
     add("--image", default=None, help="one picture, or a folder of pictures")
+    add("--output", default="results", help="folder for images, masks and index.html")
+    add("--overwrite", action="store_true", help="replace pictures that are already in --output")
+
+
+def _add_masks(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--masks",
         nargs="+",
         default=[],
-        help="masks of the picture; for a folder, the folder with NAME_{i}.png (default: FOLDER_seg)",
+        help="masks of the --image, a file for each instance; for a folder, the folder with NAME_{i}.png (default: "
+        "FOLDER_seg). Or one file or folder of annotations: COCO JSON, LabelMe JSON, label maps (--mask-format labels)",
     )
-    add("--output", default="results", help="folder for images, masks and index.html")
-    add("--overwrite", action="store_true", help="replace pictures that are already in --output")
+    add(
+        "--mask-format",
+        choices=FORMATS,
+        default="auto",
+        help="what --masks are: a file for each mask, a label map for each picture, COCO or LabelMe JSON; auto tells "
+        "JSON from masks",
+    )
+    add("--category", default=None, help="only instances of this category of the annotations (default: all)")
+    add(
+        "--box",
+        type=parse_box,
+        action="append",
+        default=[],
+        help="x0,y0,x1,y1 around an instance of the --image, in its pixels, in place of masks; once for each instance",
+    )
+    add("--segmenter", default=None, help="find the instances with this model of segment.py, in place of masks")
+    add("--select", type=numbers, default=None, help="translate only the instances of these numbers, such as 0,2")
 
 
 def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--fineSizeW", type=whole(8, LARGEST_SIDE), default=None, help="width to work at (default: as trained)")
     add("--fineSizeH", type=whole(8, LARGEST_SIDE), default=None, help="height to work at (default: as trained)")
+    add(
+        "--keep-size",
+        action="store_true",
+        help="work on each group of instances by itself, cut out with its surroundings, and put the results into the "
+        "picture at its own size; nothing else in it is touched",
+    )
     add("--ins-per", type=whole(1), default=None, help="instances in one pass (default: as trained)")
     add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
     add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")

@@ -84,6 +84,11 @@ def whole(least: int, most: int = _LARGEST) -> Callable[[str], int]:
     return parse
 
 
+def numbers(text: str) -> List[int]:
+    """An argparse type: whole numbers from 0 on, with commas between them."""
+    return [whole(0)(part) for part in text.split(",")]
+
+
 def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], float]:
     """An argparse type: a number from 0 (above 0 where not `zero`) to less than `below`."""
 

@@ -35,6 +35,7 @@ FLAT = 0.02
 STRIP = 256  # rows
 
 AGAIN = "copy it anew, or remove it"
+GREY = "large parts of it are grey, as in a picture or a map of labels"
 HARMLESS = "nothing to do here"
 AUTHORS = "nothing to do here; the authors' code looks for masks in another place then"
 
@@ -354,15 +355,21 @@ def _check_levels(path: Path, image: Image.Image, level: np.ndarray, report: Rep
     if white == level.size:
         problem = "it is white everywhere, so it leaves no background"
         report.add(WARNING, "full-mask", path, problem, "is it inverted? White is the instance")
-    if grey and (grey > level.size / 2 or _flat(level, counts) > FLAT * shown):
-        problem = "large parts of it are grey, as in a picture or a map of labels"
+    if is_grey(level):
         mend = "give a mask for each instance, black with the instance in white"
-        report.add(ERROR, "grey-mask", path, problem, mend)
+        report.add(ERROR, "grey-mask", path, GREY, mend)
         return False
     if grey > shown / 2:
         mend = "it is cut in the middle; is it the right file?"
         report.add(WARNING, "grey-mask", path, "more than half of it is grey, as of very soft edges", mend)
     return True
+
+
+def is_grey(level: np.ndarray) -> bool:
+    """Whether so much of a mask (H, W) uint8 is neither black nor white that it is none: a photo, a map of labels."""
+    counts = np.array(Image.fromarray(level).histogram())
+    shown, grey = counts[BLACK + 1 :].sum(), counts[BLACK + 1 : WHITE].sum()
+    return bool(grey and (grey > level.size / 2 or _flat(level, counts) > FLAT * shown))
 
 
 def _uniform(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from errors import UserError, run_main
+from errors import UserError, printable, run_main
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +23,7 @@ import atomic
 import classifier
 import context
 import inception
+import instances
 import metrics
 import model_file
 import pictures
@@ -31,7 +32,7 @@ import shape_truth
 from args import evaluate_args
 from pictures import Item
 from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
-from translate import Translator, load_translator, read_instances, say
+from translator import Translator, load_translator
 
 OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
 MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
@@ -164,7 +165,7 @@ class Evaluator:
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self.translate(item, source, translator, rng)
             if not len(case.a):
-                say(f"{item.name}: all its masks are empty; left out")
+                tqdm.write(printable(f"{item.name}: all its masks are empty; left out"))
                 continue
             # a model without masks has none to be measured
             measure_case(case, judge, found, () if translator.ins_per else OF_MASKS)
@@ -196,7 +197,10 @@ class Evaluator:
 
     def translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
         """Translate the instances of one picture."""
-        picture, masks, chosen = read_instances(item, translator, self.size, self.args, rng)
+        picture, masks = pictures.read_item(item, self.size)
+        picture, masks = pictures.to_network(picture), pictures.masks_to_network(masks)
+        ins_max = self.args.ins_max if translator.ins_per else 0
+        chosen = instances.select(masks, ins_max, self.args.set_order, rng)
         y, b = translator.translate(picture, masks[chosen])
         if not translator.ins_per:
             # a model without masks leaves them as they are
@@ -304,7 +308,7 @@ def main() -> None:
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     translators = {}
     for args.direction in directions:
-        translators[args.direction], size = load_translator(args)
+        translators[args.direction], size, _ = load_translator(args)
     atomic.make_folder(folder, "--output")
     evaluator = Evaluator(args, directions, size, inception.LocalInceptionV3(weights) if weights else None)
     with atomic.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):

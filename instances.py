@@ -11,24 +11,24 @@ from typing import List, Sequence, Tuple
 import numpy as np
 
 
-def area_order(masks: np.ndarray) -> np.ndarray:
-    """Indices (N,) of the masks by area, largest first; equal areas keep their order."""
-    return np.argsort(-areas(masks), kind="stable")
-
-
 def areas(masks: np.ndarray) -> np.ndarray:
     """Pixels of each mask (N,) that are inside its instance."""
     return (masks > 0).sum(axis=(1, 2))
 
 
 def select(masks: np.ndarray, ins_max: int | None, set_order: str, rng: np.random.Generator) -> np.ndarray:
-    """Indices of the masks to work on, in the order to work on them.
+    """Indices of the masks to work on, in the order to work on them (`select_by_area`)."""
+    return select_by_area(areas(masks), ins_max, set_order, rng)
+
+
+def select_by_area(area: np.ndarray, ins_max: int | None, set_order: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the masks to work on, in the order to work on them, by the `area` (N,) of each.
 
     Empty masks are left out, the `ins_max` largest kept (None: all), and put in decreasing order of area or, with
     `set_order="random"`, shuffled by `rng`.
     """
-    order = area_order(masks)
-    order = order[areas(masks)[order] > 0][:ins_max]
+    order = np.argsort(-area, kind="stable")
+    order = order[area[order] > 0][:ins_max]
     return rng.permutation(order) if set_order == "random" else order
 
 

@@ -173,6 +173,9 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
         value = config.get(name)
         if value is not None and (type(value) is not int or not least <= value <= LARGEST_SIDE):
             raise ValueError(f"its {name} is not a whole number from {least} to {LARGEST_SIDE}")
+    shares = config.get("instance_share", {})
+    if not isinstance(shares, dict) or not all(s is None or type(s) is float and 0 < s <= 1 for s in shares.values()):
+        raise ValueError("its instance_share is not a share for each domain")
     for network in networks:
         for name, value in shown_architecture(parameters, network).items():
             if type(config[name]) is not int or config[name] != value:

@@ -17,7 +17,7 @@ import pictures
 from args import instances_per_pass
 from models import GENERATORS, Architecture
 from pictures import Item
-from translate import Translator
+from translator import Translator
 
 GAP = 4
 

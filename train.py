@@ -330,6 +330,8 @@ class Run:
         self.iteration = 0
         self.whole: Path | None = None
         self.batches: Dict[str, List[Sample]] = {}
+        # what translate.py --keep-size needs to know
+        self.instance_share = {DOMAINS[d]: iterator.source.instance_share() for d, iterator in self.data.items()}
         self.interruption = Interruption()
         self.model = InstaGAN(args)
         self.monitors = Monitors(self.folder, args.log_step)
@@ -437,6 +439,7 @@ class Run:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
         names = "fineSizeH fineSizeW loadSizeH loadSizeW ins_max set_order".split()
         more = {"ins_per": self.model.ins_per, **{name: getattr(self.args, name) for name in names}}
+        more["instance_share"] = self.instance_share
         config = model_file.model_config(self.model.arch, iteration=self.iteration, networks=sorted(NETWORKS), **more)
         model_file.save_model(self.model_path, self.model.parameters(), config)
 

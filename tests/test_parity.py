@@ -22,7 +22,7 @@ from models import (
     number_of_parameters,
 )
 from train import InstaGAN
-from translate import Translator
+from translator import Translator
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -8,18 +8,22 @@ import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import annotation_files
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import maximum_filter
 
 import atomic
 import cpu_kernels
 import model_file
 import models
 import pictures
+import segment
+import segmenter
 import translate
 from models import GENERATORS, NETWORKS, Architecture, create_parameters
-from translate import Translator
+from translator import Translator
 
 ARCH = Architecture(ngf=4, ndf=2, n_blocks=1)
 HEIGHT, WIDTH = 16, 20
@@ -254,6 +258,221 @@ def test_one_unreadable_picture_is_a_failure(translated, data):
     assert code != 0 and "first.png" in err and "Traceback" not in err
 
 
+# --- which instances, and at what size --------------------------------------------------------------------------------
+
+
+@pytest.fixture()
+def photo(tmp_path):
+    """A picture of many times the network's size, with three instances: its file, and their masks by number."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(picture(7)).resize((400, 300), Image.BICUBIC).save(folder / "photo.png")
+    boxes = (10, 20, 40, 60), (150, 60, 190, 100), (200, 250, 230, 330)
+    masks = {number: mask(*box, 300, 400) for number, box in enumerate(boxes)}
+    for number, values in masks.items():
+        Image.fromarray(values).save(folder / f"photo_{number}.png")
+    return folder / "photo.png", masks
+
+
+def touched(folder, masks):
+    """Where a picture may differ: old and new masks, and a pixel of the network around, which is 10 of the photo's."""
+    new = [image(path) for path in sorted((folder / "masks").glob("photo_*.png"))]
+    union = np.any([m > 127 for m in [*masks, *new]], axis=0)
+    return maximum_filter(union, 2 * 10 + 1)
+
+
+def test_keep_size_changes_nothing_elsewhere(done, photo, tmp_path):
+    path, masks = photo
+    done("--image", path, "--masks", *path.parent.glob("photo_*.png"), "--keep-size")
+    out = tmp_path / "out"
+    before, after = image(path), image(out / "images" / "photo.png")
+    assert after.shape == before.shape
+    assert names(out / "masks") == ["photo_0.png", "photo_1.png", "photo_2.png"]
+    assert all(image(out / "masks" / name).shape == before.shape[:2] for name in names(out / "masks"))
+    may = touched(out, masks.values())
+    assert (after[~may] == before[~may]).all() and (~may).mean() > 0.1
+    for number in masks:
+        inside = masks[number] > 0
+        assert np.abs(after[inside].astype(int) - before[inside]).mean() > 10
+
+
+def test_keep_size_of_the_network_s_own_size(done, data, model, tmp_path):
+    """The cut-out is the whole picture then: where the instance was or is, it is what comes without the flag."""
+    done("--dataroot", data, "--keep-size")
+    y, (new,) = truth(model, "AtoB", 2, [MIDDLE])
+    found = image(tmp_path / "out" / "images" / "second.png")
+    union = (MIDDLE > 127) | (new > 127)
+    np.testing.assert_array_equal(found[union], y[union])
+    far = ~maximum_filter(union, 3)
+    np.testing.assert_array_equal(found[far], picture(2)[far])
+    np.testing.assert_array_equal(image(tmp_path / "out" / "masks" / "second_3.png"), new)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_selected_instances_only(done, photo, data, model, tmp_path, keep):
+    path, masks = photo
+    how = ["--keep-size"] if keep else []
+    done("--image", path, "--masks", *path.parent.glob("photo_*.png"), "--select", "2,0", *how)
+    out = tmp_path / "out"
+    assert names(out / "masks") == ["photo_0.png", "photo_2.png"]
+    if keep:
+        may = touched(out, [masks[0], masks[2]])
+        before, after = image(path), image(out / "images" / "photo.png")
+        assert (after[~may] == before[~may]).all() and (~may & (masks[1] > 0)).any()
+    else:
+        (data / "testA" / "second.png").unlink()
+        done("--dataroot", data, "--select", "0,5", out=tmp_path / "two")
+        expected, _ = truth(model, "AtoB", 1, [MIDDLE, SMALL])
+        np.testing.assert_array_equal(image(tmp_path / "two" / "images" / "first.png"), expected)
+
+
+def test_selected_instances_that_are_not_there(translated, data, tmp_path):
+    """In a folder, the pictures that have none of them are named, and what is missing of the others is said."""
+    code, out, err = translated("--dataroot", data, "--select", "3,7")
+    assert code == 1 and names(tmp_path / "out" / "images") == ["second.png"]
+    assert "first.png has no instance 3 (--select); it has: 0, 2, 5" in err
+    assert "second_7 (there is none)" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"), [("--keep-size", "--keep-size"), ("--select 0", "--select"), ("--box 1,1,9,9", "--box")]
+)
+def test_a_model_without_masks_takes_no_instances(translated, data, model, tmp_path, flags, word):
+    parameters, config = model_file.load_model(model)
+    model_file.save_model(tmp_path / "cyclegan.h5", parameters, {**config, "ins_per": 0})
+    arguments = ["--image", data / "testA" / "first.png", *flags.split()]
+    assert word in refusal(translated, tmp_path, *arguments, of=tmp_path / "cyclegan.h5")
+
+
+def test_large_pictures_are_shown_smaller(done, tmp_path):
+    """The page shows at most 1024 pixels; the files are as large as the picture."""
+    Image.fromarray(picture(1, 60, 2048)).save(tmp_path / "wide.png")
+    Image.fromarray(mask(10, 10, 40, 40, 60, 2048)).save(tmp_path / "m.png")
+    done("--image", tmp_path / "wide.png", "--masks", tmp_path / "m.png", "--keep-size")
+    out = tmp_path / "out"
+    assert image(out / "images" / "wide.png").shape == image(tmp_path / "wide.png").shape
+    assert image(out / "inputs" / "wide.png").shape == image(out / "page" / "small_wide.png").shape == (30, 1024, 3)
+    assert image(out / "masks" / "wide_0.png").shape == (60, 2048)
+
+
+def with_share(model, tmp_path, value):
+    parameters, config = model_file.load_model(model)
+    model_file.save_model(tmp_path / "share.h5", parameters, {**config, "instance_share": value})
+    return tmp_path / "share.h5"
+
+
+@pytest.mark.parametrize("value", [0.5, {"A": 0.0}, {"A": 1.5}, {"A": "x"}, {"A": True}, [1]])
+def test_a_share_that_is_none_is_refused(translated, data, model, tmp_path, value):
+    told = refusal(translated, tmp_path, "--dataroot", data, of=with_share(model, tmp_path, value))
+    assert "instance_share" in told
+
+
+def test_an_instance_is_shown_as_large_as_in_training(monkeypatch, done, photo, model, tmp_path):
+    seen = []
+    original = Translator.translate
+
+    def noting(self, x, a):
+        seen.append((a[0] > 0).mean())
+        return original(self, x, a)
+
+    monkeypatch.setattr(Translator, "translate", noting)
+    path, masks = photo
+    for n, share in enumerate((0.3, 0.6)):
+        one = with_share(model, tmp_path, {"A": share, "B": None})
+        done("--image", path, "--masks", path.parent / "photo_0.png", "--keep-size", of=one, out=tmp_path / f"{n}")
+    # 30x40 pixels for 16x20: the width takes the share, the height 15/16 of it
+    assert seen == [pytest.approx(share**2 * 15 / 16, rel=0.15) for share in (0.3, 0.6)]
+
+
+# --- masks in another form --------------------------------------------------------------------------------------------
+
+
+def same_result(tmp_path, one, other):
+    """Both folders hold the same picture and masks."""
+    for kind in ("images", "masks"):
+        first, second = (tmp_path / out / kind for out in (one, other))
+        assert names(first) == names(second)
+        assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names(first))
+
+
+@pytest.mark.parametrize("keep", [(), ("--keep-size",)])
+@pytest.mark.parametrize("form", ["coco", "labelme", "labels"])
+def test_annotations_are_as_good_as_masks(done, photo, tmp_path, form, keep):
+    path, masks = photo
+    done("--image", path, "--masks", *sorted(path.parent.glob("photo_*.png")), *keep, out=tmp_path / "files")
+    inside, more = [m > 0 for m in masks.values()], []
+    if form == "labels":
+        file, more = tmp_path / "labels.png", ["--mask-format", "labels"]
+        Image.fromarray((inside[0] + 2 * inside[1] + 3 * inside[2]).astype(np.uint8)).save(file)
+    elif form == "coco":
+        file = tmp_path / "coco.json"
+        content = annotation_files.coco((300, 400), [annotation_files.compressed_rle(m) for m in inside], "photo.png")
+        file.write_text(json.dumps(content))
+    else:
+        file = tmp_path / "photo.json"
+        shapes = [annotation_files.labelme_mask(m) for m in inside]
+        file.write_text(json.dumps(annotation_files.labelme((300, 400), shapes)))
+    done("--image", path, "--masks", file, *more, *keep)
+    same_result(tmp_path, "files", "out")
+
+
+def test_a_folder_with_one_file_of_annotations(done, translated, data, tmp_path):
+    """Each picture has its own, and a category of it can be asked for."""
+    segmentations = [annotation_files.plain_rle(m > 0) for m in (LARGE, SMALL)]
+    content = annotation_files.coco((HEIGHT, WIDTH), segmentations, "first.png", ("sheep", "dog"))
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    arguments = ["--image", data / "testA", "--masks", tmp_path / "all.json"]
+    said = done(*arguments, "--category", "dog")
+    assert names(tmp_path / "out" / "masks") == ["first_0.png"] and "second: no instance" in said
+    Image.fromarray(SMALL).save(tmp_path / "small.png")
+    done("--image", data / "testA" / "first.png", "--masks", tmp_path / "small.png", out=tmp_path / "file")
+    expected = image(tmp_path / "file" / "masks" / "first_0.png")
+    np.testing.assert_array_equal(image(tmp_path / "out" / "masks" / "first_0.png"), expected)
+    code, _, err = translated(*arguments, "--category", "cat", out=tmp_path / "none")
+    assert code == 2 and "has no category 'cat'; it has: dog, sheep" in err and not (tmp_path / "none").exists()
+
+
+def test_boxes(done, tmp_path):
+    """A box stands for the object in it; the other object, in no box, is left alone."""
+    rows, columns = np.mgrid[:120, :160]
+    left, right = ((rows - 60) ** 2 + (columns - x) ** 2 < 20**2 for x in (40, 120))
+    scene = np.where((left | right)[..., None], [200, 30, 30], [60, 120, 60]).astype(np.uint8)
+    Image.fromarray(scene).save(tmp_path / "scene.png")
+    Image.fromarray((left * 255).astype(np.uint8)).save(tmp_path / "left.png")
+    done("--image", tmp_path / "scene.png", "--masks", tmp_path / "left.png", out=tmp_path / "files")
+    done("--image", tmp_path / "scene.png", "--box", "15,35,65,85")
+    by_mask, by_box = (image(tmp_path / out / "images" / "scene.png").astype(int) for out in ("files", "out"))
+    assert np.abs(by_mask - by_box).mean() < 3
+    said = done("--image", tmp_path / "scene.png", "--box", "60,0,100,20", "--box", "15,35,65,85", out=tmp_path / "two")
+    assert "nothing stands out in the box 60,0,100,20" in said
+    assert names(tmp_path / "two" / "masks") == ["scene_0.png", "scene_1.png"]
+
+
+def test_a_segmenter(done, data, tmp_path, run_main):
+    """It gives the masks that its `predict` writes."""
+    import nnabla as nn
+
+    nn.clear_parameters()
+    settings = segmenter.Settings((32, 32), (False, False))
+    segmenter.Segmenter(settings, (4, 4)).save(tmp_path / "s.h5", {})
+    alone = tmp_path / "alone"
+    shutil.copytree(data / "testA", alone)
+    command = ["predict", "--model", tmp_path / "s.h5", "--image", alone, "--domain", "A", "-c", "cpu"]
+    assert run_main(segment, *command)[0] == 0
+    masks = sorted((tmp_path / "alone_seg").glob("*.png"))
+    assert masks, "a segmenter that finds nothing tests nothing"
+    done("--image", alone, out=tmp_path / "files")
+    shutil.rmtree(tmp_path / "alone_seg")
+    done("--image", alone, "--segmenter", tmp_path / "s.h5")
+    same_result(tmp_path, "files", "out")
+
+
+def test_a_label_map_that_is_given_as_a_mask_is_told(done, data, tmp_path):
+    file = tmp_path / "labels.png"
+    Image.fromarray(np.where(LARGE, 100, SMALL).astype(np.uint8)).save(file)
+    assert "--mask-format labels" in done("--image", data / "testA" / "first.png", "--masks", file)
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +528,7 @@ def test_more_instances_cost_no_larger_graph(monkeypatch, model, ins_per):
         built.append((x.shape[0], a.shape[0]))
         return original(x, a, *more)
 
-    monkeypatch.setattr(translate, "generator", noting)
+    monkeypatch.setattr("translator.generator", noting)
     boxes = [mask(2 * i, 2 * i, 2 * i + 2, 2 * i + 3) for i in range(8)]
     translator = Translator("gen_x2y", ARCH, ins_per)
     x = pictures.to_network(picture(1))
@@ -539,6 +758,11 @@ WRONG = [
     ("--dataroot {data} --set-order up", ["--set-order", "decreasing", "random"]),
     ("--dataroot {data} --data {data}", ["--data"]),
     ("--dataroot {data} -t half", ["half"]),
+    ("--dataroot {data} --select 0,x", ["--select", "'x'"]),
+    ("--dataroot {data} --select 0,", ["--select", "whole number"]),
+    ("--dataroot {data} --box 1,2,3,4", ["--box", "--image"]),
+    ("--image {A}/first.png --box 1,2,3,4 --masks {seg}/first_0.png", ["--box", "--masks"]),
+    ("--image {A}/first.png --box 1,2,3", ["--box"]),
 ]
 
 

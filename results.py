@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder of translate.py: pictures, masks, and a page over everything that was ever translated into it."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+from errors import UserError
+
+import numpy as np
+from PIL import Image
+
+import atomic
+import gallery
+import pictures
+from cut_outs import PlacedMask
+from pictures import Item
+
+SHOWN = 1024  # pixels of the longer side of what the page shows; larger pictures are shown smaller
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translated picture: `before` and `after` (H, W, 3) uint8, and masks that are placed in it: those of all its
+    instances, first those that were translated, and what became of these, `new`, under the `numbers` of their files."""
+
+    before: np.ndarray
+    after: np.ndarray
+    old: Sequence[PlacedMask]
+    new: Sequence[PlacedMask]
+    numbers: Sequence[int]
+
+
+class Results:
+    """The output folder: pictures, masks, and a page over everything that was ever translated into it."""
+
+    def __init__(self, folder: str | Path, overwrite: bool) -> None:
+        self.folder = Path(folder)
+        self.overwrite = overwrite
+        self._record = self.folder / "translations.json"
+        # by name
+        self.done = gallery.read_comparisons(self._record) if self._record.is_file() else {}
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Raise UserError where anything would be overwritten without having been asked, or an input in any case."""
+        ours = ("inputs", "images", "masks", "page")
+        folders = {(self.folder / name).resolve() for name in ours}
+        for path in (path for item in items for path in item.files):
+            if path.resolve().parent in folders:
+                raise UserError(f"{path} is where a result would be written; give another --output")
+        atomic.refuse_foreign(self.folder, [*ours, "index.html"], self._record.name, self.overwrite)
+        taken = [item.name for item in items if (self.folder / "images" / f"{item.name}.png").exists()]
+        if taken and not self.overwrite:
+            raise UserError(f"{self.folder} already holds images/{taken[0]}.png; give another --output, or --overwrite")
+
+    def add(self, name: str, translation: Translation, title: str) -> None:
+        """Write one translated picture, and its masks under the numbers of the input's masks."""
+        for old in (self.folder / "masks").glob(f"{glob.escape(name)}_*.png"):
+            if old.stem.rpartition("_")[0] == name:
+                old.unlink()
+        size, write = translation.after.shape[:2], self._write
+        after, shown = write(f"images/{name}.png", translation.after), shown_size(size)
+        new, links = [], {}
+        for number, mask in zip(translation.numbers, translation.new):
+            whole = mask.at(size)
+            links[number] = f"mask {number}", write(f"masks/{name}_{number}.png", whole)
+            new.append(_smaller(whole, shown))
+        files = [link for _, link in sorted(links.items())]
+        if shown != size:
+            files.insert(0, (f"full size ({size[1]}x{size[0]})", after))
+            after = write(f"page/small_{name}.png", _smaller(translation.after, shown))
+        before = write(f"inputs/{name}.png", _smaller(translation.before, shown))
+        old = [_smaller(mask.at(size), shown) for mask in translation.old]
+        outlines = [self._outline(f"page/before_{name}.png", old), self._outline(f"page/after_{name}.png", new)]
+        self.done[name] = gallery.Comparison(name, title, before, after, *outlines, files)
+
+    def _write(self, path: str, array: np.ndarray) -> str:
+        pictures.write_png(self.folder / path, array)
+        return path
+
+    def _outline(self, path: str, masks: List[np.ndarray]) -> str:
+        """Write the outlines of masks (H, W) uint8; gives the path, or an empty string where there is no mask."""
+        if not masks:
+            (self.folder / path).unlink(missing_ok=True)
+            return ""
+        return self._write(path, pictures.outline_masks(np.array(masks) > 127))
+
+    def write_page(self) -> None:
+        """Write index.html over all that was translated so far."""
+        gallery.write_comparisons(self._record, self.done)
+        shown = [one for _, one in sorted(self.done.items())]
+        section = gallery.Section(f"{len(shown)} pictures", "", comparisons=shown)
+        gallery.write_page(self.folder / "index.html", "InstaGAN: translated pictures", [section])
+
+
+def shown_size(size: Tuple[int, int]) -> Tuple[int, int]:
+    """The (height, width) at which the page shows a picture of this size."""
+    scale = min(1.0, SHOWN / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def _smaller(array: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """A picture or mask reduced to `size`, every pixel of it counted."""
+    return array if array.shape[:2] == size else np.asarray(Image.fromarray(array).resize(size[::-1], Image.BOX))

@@ -248,7 +248,7 @@ def test_auto_finds_the_only_file_of_an_exported_folder(tmp_path, photo):
         ("a.json", b"[1, 2]", None),
         ("a.json", b'{"shapes": [', None),
         ("a.json", b"\xff\xfe", None),
-        ("a.json", b"[" * 100000, None),
+        pytest.param("a.json", b"[" * 100000, None, id="deep"),
         ("a.txt", b"", None),
         ("missing.json", None, None),
     ],

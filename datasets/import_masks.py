@@ -94,11 +94,11 @@ def generate(
     """
     check_holdout(holdout)
     check_apart(domains, Path(save_root))
-    images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
-    sources = open_sources(domains)
-    for letter, source in sources.items():
-        check_source(source, domains[letter], images[letter])
     with new_folder(save_root, overwrite) as folder:
+        images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
+        sources = open_sources(domains)
+        for letter, source in sources.items():
+            check_source(source, domains[letter], images[letter])
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"

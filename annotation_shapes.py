@@ -21,8 +21,8 @@ from pictures import MOST_PIXELS
 
 Size = Tuple[int, int]
 
-# beyond any picture, and far from where arithmetic loses digits
-FARTHEST = 1e7
+# beyond any picture, and any number of its pixels, but far from where arithmetic loses digits
+FARTHEST = 1e9
 # pixels along a polygon's edges inside its picture; pycocotools takes 80 bytes for each, and writes without a look
 # whether it got them
 LONGEST = 1 << 22
@@ -108,7 +108,8 @@ def rle_mask(rle: Dict[str, Any], size: Size) -> np.ndarray:
         raise ValueError(f"its run lengths are for another size than {size[0]}x{size[1]} (height x width)")
     counts = rle.get("counts")
     runs = _decompressed(counts) if isinstance(counts, str) else numbers(counts)
-    if (runs < 0).any() or (runs != np.floor(runs)).any() or runs.sum() != size[0] * size[1]:
+    area = size[0] * size[1]
+    if ((runs < 0) | (runs > area) | (runs != np.floor(runs))).any() or runs.sum() != area:
         raise ValueError("its run lengths do not add up to its picture")
     values = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, runs.astype(np.int64)).reshape(size[::-1]).T)

@@ -289,7 +289,10 @@ def _packed(values: Any) -> Any:
 
 
 class CocoFile(MaskSource):
-    """A COCO JSON file; `document` is what is in it, where that has been read already (as `open_source` does)."""
+    """A COCO JSON file; `document` is what is in it, where that has been read already (as `open_source` does).
+
+    `crowds` is the number of annotations that are left out as such.
+    """
 
     format = "coco"
 
@@ -303,7 +306,9 @@ class CocoFile(MaskSource):
         for picture in self._entries(document, "images", _Picture):
             self._pictures.setdefault(_base_name(str(picture.file_name)), []).append(picture)
         self._annotations: Dict[Any, List[_Annotation]] = {}
-        for annotation in self._entries(document, "annotations", _Annotation):
+        annotations = self._entries(document, "annotations", _Annotation)
+        self.crowds = sum(bool(annotation.iscrowd) for annotation in annotations)
+        for annotation in annotations:
             if annotation.segmentation and not annotation.iscrowd:
                 self._annotations.setdefault(_key(annotation.image_id), []).append(annotation)
 

@@ -94,11 +94,11 @@ def generate(
     """
     check_holdout(holdout)
     check_apart(domains, Path(save_root))
-    images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
-    sources = open_sources(domains)
-    for letter, source in sources.items():
-        check_source(source, domains[letter], images[letter])
     with new_folder(save_root, overwrite) as folder:
+        images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
+        sources = open_sources(domains)
+        for letter, source in sources.items():
+            check_source(source, domains[letter], images[letter])
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
@@ -172,9 +172,12 @@ def check_source(source: MaskSource, domain: Domain, images: List[Path]) -> None
 def mend_of(source: MaskSource, letter: str) -> str:
     """What to do where no picture has an instance."""
     flag = letter.lower()
-    named = "file_name" if source.format == "coco" else "names"
+    # some programs mark all that they export as run lengths
+    crowds = getattr(source, "crowds", 0)
+    told = f" ({crowds} of its annotations are crowds, iscrowd, which are left out)" if crowds else ""
+    named = "file_names" if source.format == "coco" else "names"
     return (
-        f"{source.path} was read as {source.format}: see that its {named} are those of the pictures, "
+        f"{source.path} was read as {source.format}{told}: see that its {named} are those of the pictures, "
         f"or give another --{flag}-masks or --{flag}-format"
     )
 
@@ -184,8 +187,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     for letter, number in (("a", 1), ("b", 2)):
-        add(f"--{letter}", type=Path, required=True, metavar="PICTURES", help=f"folder of domain {letter.upper()}")
-        add(f"--{letter}-masks", type=Path, metavar="MASKS", help="its masks: a folder or file (default: as above)")
+        add(f"--{letter}", required=True, metavar="PICTURES", help=f"folder of domain {letter.upper()}")
+        add(f"--{letter}-masks", metavar="MASKS", help="its masks: a folder or file (default: as above)")
         add(f"--{letter}-format", choices=FORMATS, default="auto", help="what its masks are, where auto cannot tell")
         add(f"--cat{number}", help=f"category that domain {letter.upper()} shows, of COCO or LabelMe (default: all)")
     add(
@@ -203,8 +206,8 @@ def main() -> None:
     """Make the data set, print what is in it and the command that comes next."""
     args = parse_arguments()
     domains = {
-        "A": Domain(args.a, args.a_masks, args.a_format, args.cat1),
-        "B": Domain(args.b, args.b_masks, args.b_format, args.cat2),
+        "A": Domain(Path(args.a), args.a_masks and Path(args.a_masks), args.a_format, args.cat1),
+        "B": Domain(Path(args.b), args.b_masks and Path(args.b_masks), args.b_format, args.cat2),
     }
     first, second = (domain.name for domain in domains.values())
     save_root = getattr(args, "save_root", default_root(first, second, ""))

@@ -380,6 +380,7 @@ def test_ccp_refuses_bad_arguments(tree, tmp_path):
 
 def test_ccp_command_line(tree, tmp_path):
     flags = ("--data_root", tree, "--save_root", "data/set", "--cat1", "jeans", "--cat2", "skirt", "--holdout", "0.25")
+    flags += ("--workers", "2")
     done = run("generate_ccp_dataset.py", *flags, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "next: python train.py --dataroot data/set"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from two_domains import Limits, encoded  # noqa: E402
 import data_check  # noqa: E402
 from mask_sources import Instance  # noqa: E402
 from metrics import iou  # noqa: E402
+from parallel import in_parallel  # noqa: E402
 
 SIZE = (40, 30)
 SIZES = data_check.Sizes((40, 30), (24, 20))
@@ -104,6 +106,12 @@ def test_the_largest_instances_are_kept_in_their_order(limits, kept, small, beyo
     assert [small, beyond] == counts and len(found) == len(kept)
     for mask, number in zip(found, kept):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(mask))), masks[number] * 255)
+
+
+def test_workers_are_so_many():
+    together = threading.Barrier(3, timeout=20)
+    in_parallel(lambda _: together.wait(), range(6), "three wait for each other", workers=3)
+    assert len(set(in_parallel(lambda _: threading.get_ident(), range(20), "alone", workers=1))) == 1
 
 
 # --- COCO -------------------------------------------------------------------------------------------------------------
@@ -448,6 +456,17 @@ def test_two_categories_of_one_folder(tmp_path, run_main):
     assert "'cow'; it has: goat, sheep" in err
 
 
+def test_coco_with_nothing_but_crowds_says_so(tmp_path, run_main):
+    photos = tmp_path / "farm"
+    save_photo(photos / "photo.jpg")
+    document = coco(SIZE, [plain_rle(LEFT), plain_rle(RIGHT)])
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = 1
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    flags = ("--a", photos, "--b", photos, "--a-masks", tmp_path / "all.json", "--b-masks", tmp_path / "all.json")
+    assert "2 of its annotations are crowds" in refuse_import(run_main, tmp_path / "out" / "set", *flags)
+
+
 def test_labelme_beside_the_pictures_and_other_kinds_of_picture(tmp_path, run_main):
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -508,6 +527,7 @@ def test_import_refuses_before_the_work_starts(tmp_path, run_main):
     usable = (*same, "--a-masks", good, "--b-masks", good)
     assert "it cannot be told" in refused(*same) and "--a-format" in refused(*same)
     assert "required: --b" in refused("--a", photos)
+    assert "a is empty" in refused("--a", "", "--b", photos)
     assert "no folder" in refused("--a", tmp_path / "nowhere", "--b", photos)
     assert "no pictures" in refused("--a", photos, "--b", empty)
     assert "--b-masks" in refused("--a", photos, "--a-masks", good, "--b", good)

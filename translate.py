@@ -115,7 +115,9 @@ class Results:
         for number, mask in zip(numbers, after[1]):
             write(self.folder / "masks" / f"{item.name}_{number}.png", pictures.to_picture(mask))
         write(self.folder / "inputs" / name, pictures.to_picture(before[0]))
-        outlines = [self._outline(f"page/before_{name}", before[1]), self._outline(f"page/after_{name}", after[1])]
+        # a model that was trained without masks has not looked at the input's
+        seen = before[1] if numbers else before[1][:0]
+        outlines = [self._outline(f"page/before_{name}", seen), self._outline(f"page/after_{name}", after[1])]
         files = [(f"mask {number}", f"masks/{item.name}_{number}.png") for number in sorted(numbers)]
         self.done[item.name] = Comparison(item.name, title, f"inputs/{name}", f"images/{name}", *outlines, files)
 

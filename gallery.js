@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 "use strict";
 document.documentElement.classList.add("scripted");
 const cards = [...document.querySelectorAll("article")];
@@ -23,15 +24,8 @@ function lay(slider) {
   picture.style.setProperty("--laid", `${slider.value}%`);
 }
 
-function fit(image) {
-  // a clone of an input that is laid over a translation has its shape, too
-  const figure = image.closest(".pair figure");
-  if (figure && image.naturalHeight)
-    figure.style.setProperty("--shape", image.naturalWidth / image.naturalHeight);
-}
-
-document.addEventListener("load", event => fit(event.target), true);
-document.querySelectorAll(".pair img").forEach(fit);
+for (const image of document.querySelectorAll(".pair img[width]"))
+  image.closest("figure").style.setProperty("--shape", image.getAttribute("width") / image.getAttribute("height"));
 
 document.addEventListener("input", event => {
   if (event.target === filter) choose();

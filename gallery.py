@@ -19,6 +19,7 @@ from urllib.parse import quote
 from errors import UserError
 
 import atomic
+import pictures
 
 STYLE, SCRIPT = (Path(__file__).with_name(f"gallery.{kind}") for kind in ("css", "js"))
 
@@ -97,7 +98,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>",
         TOOLS.format(links=_links(sections)) if compared else "",
-        *(line for i, section in enumerate(sections) for line in _section(f"section{i}", section)),
+        *(line for i, section in enumerate(sections) for line in _section(Path(path).parent, f"section{i}", section)),
         f"{VIEWER}\n<script>{script}</script>" if compared else "",
         "</body></html>\n",
     ]
@@ -151,14 +152,14 @@ def _links(sections: Sequence[Section]) -> str:
     return f"<nav>{' '.join(links)}</nav>\n"
 
 
-def _section(anchor: str, section: Section) -> List[str]:
+def _section(folder: Path, anchor: str, section: Section) -> List[str]:
     lines = [f'<section id="{anchor}">\n<h2>{escape(section.heading)}</h2>']
     if section.text:
         lines.append(f"<p>{escape(section.text)}</p>")
     lines += _table(section.table)
-    lines += [_row(row, section.wide) for row in section.rows]
+    lines += [_row(folder, row, section.wide) for row in section.rows]
     if section.comparisons:
-        lines += ['<div class="gallery">', *map(_card, section.comparisons), "</div>"]
+        lines += ['<div class="gallery">', *(_card(folder, one) for one in section.comparisons), "</div>"]
     return [*lines, "</section>"]
 
 
@@ -173,37 +174,44 @@ def _table(rows: Sequence[Sequence[str]]) -> List[str]:
     return [f'<div class="table"><table><thead>{header}</thead>', *lines, "</table></div>"]
 
 
-def _row(row: Row, wide: bool) -> str:
-    kind = ' class="wide"' if wide else ""
+def _row(folder: Path, row: Row, wide: bool) -> str:
+    kind = "cells wide" if wide else "cells"
     cells = "".join(
-        f'<figure{kind}><img src="{_url(source)}" alt="{escape(row.title)}: {escape(caption)}" loading="lazy">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, source in row.cells
+        f"<figure>{_image(folder, path, f'{row.title}: {caption}')}<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, path in row.cells
     )
     heading = f"<h3>{escape(row.title)}</h3>" if row.title else ""
-    return f'<div class="row">{heading}<div class="cells">{cells}</div></div>'
+    return f'<div class="row">{heading}<div class="{kind}">{cells}</div></div>'
 
 
-def _card(one: Comparison) -> str:
+def _card(folder: Path, one: Comparison) -> str:
     name = escape(one.name)
     slider = (
         '<input class="js" type="range" min="0" max="100" value="0" autocomplete="off" '
         f'aria-label="Lay the input over the translation of {name}, in percent"><span class="handle js"></span>'
     )
+    before = _figure(folder, f"{one.name}: input", "input", one.before, one.outlines_before)
+    after = _figure(folder, f"{one.name}: translation", "translation", one.after, one.outlines_after, slider)
     files = " ".join(f'<a href="{_url(path)}">{escape(caption)}</a>' for caption, path in one.files)
     return (
         f'<article data-name="{name}"><h3 dir="auto" title="{escape(one.title)}">{escape(one.title)}</h3>'
-        f'<div class="pair">{_figure(one.name, "input", one.before, one.outlines_before)}'
-        f'{_figure(one.name, "translation", one.after, one.outlines_after, slider)}</div>'
-        + (f'<p class="files">{files}</p>' if files else "")
-        + "</article>"
+        f'<div class="pair">{before}{after}</div>' + (f'<p class="files">{files}</p>' if files else "") + "</article>"
     )
 
 
-def _figure(name: str, caption: str, source: str, outlines: str, slider: str = "") -> str:
+def _figure(folder: Path, alt: str, caption: str, source: str, outlines: str, slider: str = "") -> str:
     over = f'<img class="outlines" src="{_url(outlines)}" alt="" loading="lazy">' if outlines else ""
     return (
-        f'<figure><div class="picture"><a href="{_url(source)}">'
-        f'<img src="{_url(source)}" alt="{escape(name)}: {caption}" loading="lazy">{over}</a>{slider}</div>'
+        f'<figure><div class="picture"><a href="{_url(source)}">{_image(folder, source, alt)}{over}</a>{slider}</div>'
         f'<figcaption><a href="{_url(source)}">{caption}</a></figcaption></figure>'
     )
+
+
+def _image(folder: Path, source: str, alt: str) -> str:
+    """A picture that is loaded when it is near; with its size, so that nothing moves when it comes."""
+    try:
+        height, width = pictures.size_of(folder / source)
+        size = f' width="{width}" height="{height}"'
+    except (UserError, OSError):
+        size = ""  # the page shows that it is missing
+    return f'<img src="{_url(source)}" alt="{escape(alt)}"{size} loading="lazy">'

@@ -248,6 +248,16 @@ def open_with_header(path: str | Path, rough: bool = False) -> Tuple[Header, Ima
     return header, image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
+def size_of(path: str | Path) -> Tuple[int, int]:
+    """The (height, width) of a picture as stored, of which only the header is read.
+
+    Raises:
+        UserError: where there is no picture.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
 def _opened(path: str | Path) -> Image.Image:
     """A picture of which only the header is read."""
     if not Path(path).exists():

@@ -73,7 +73,8 @@ class Results:
             files.insert(0, (f"full size ({size[1]}x{size[0]})", after))
             after = write(f"page/small_{name}.png", _smaller(translation.after, shown))
         before = write(f"inputs/{name}.png", _smaller(translation.before, shown))
-        old = [_smaller(mask.at(size), shown) for mask in translation.old]
+        # where nothing was translated, or by a model without masks, there is nothing to look for
+        old = [_smaller(mask.at(size), shown) for mask in translation.old if new]
         outlines = [self._outline(f"page/before_{name}.png", old), self._outline(f"page/after_{name}.png", new)]
         self.done[name] = gallery.Comparison(name, title, before, after, *outlines, files)
 

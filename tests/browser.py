@@ -85,7 +85,8 @@ class Browser:
 
     def screenshot(self, x: int, y: int, width: int, height: int) -> bytes:
         """What is seen in a part of the window, as a PNG."""
-        clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
+        left, top = self.evaluate("[scrollX, scrollY]")
+        clip = {"x": left + x, "y": top + y, "width": width, "height": height, "scale": 1}
         return base64.b64decode(self.call("Page.captureScreenshot", clip=clip)["data"])
 
     def _send(self, method: str, parameters: Dict[str, Any], **more: str) -> Dict[str, Any]:

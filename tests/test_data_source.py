@@ -215,6 +215,24 @@ def test_a_picture_whose_instances_are_all_cropped_away_has_none(tmp_path, corne
 # --- laziness ---------------------------------------------------------------------------------------------------------
 
 
+def test_how_large_instances_are(tmp_path):
+    """The larger of height / 8 and width / 12 of each, and the one in the middle of all; empty masks do not count."""
+    sizes = [(4, 3), (2, 9), (1, 3), (2, 2), (0, 0)]
+    expected = np.median([4 / 8, 9 / 12, 3 / 12, 2 / 8])
+    made = []
+    for i, (height, width) in enumerate(sizes):
+        mask = np.zeros(LOAD, np.uint8)
+        mask[3 : 3 + height, 5 : 5 + width] = 255
+        Image.fromarray(mask).save(tmp_path / f"{i}.png")
+        made.append(Item(str(i), tmp_path / f"{i}.png", {0: tmp_path / f"{i}.png"}))
+    assert source_of(made).instance_share() == expected
+    assert source_of(made[-1:]).instance_share() is None
+    # larger than any crop
+    Image.fromarray(np.full(LOAD, 255, np.uint8)).save(tmp_path / "0.png")
+    assert source_of(made[:1]).instance_share() == 1
+    assert source_of(made).instance_share(most=2) == 1, "the first and the last, which is empty"
+
+
 @pytest.fixture()
 def decoded(monkeypatch):
     """The names of the pictures that were read from disk, in order."""

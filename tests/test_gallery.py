@@ -135,6 +135,17 @@ def test_a_slider_has_a_label_and_pictures_wait_until_they_are_near(page):
     assert len(sliders) == len(HOSTILE)
     assert all(name in slider["aria-label"] for name, slider in zip(HOSTILE, sliders))
     assert set(page.all("img", "loading")) == {"lazy"} and None not in page.all("img", "alt")
+    assert page.all("img", "width").count(str(SIZE)) == page.all("img", "height").count(str(SIZE)) == len(HOSTILE) * 3
+
+
+def test_a_page_tells_the_shape_of_what_is_there(tmp_path):
+    """Width and height in their places, so that nothing moves when a picture comes; without a picture there is none."""
+    pictures.write_png(tmp_path / "a.png", np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "b.png").write_text("no picture")
+    cells = [("", name) for name in ("a.png", "b.png", "absent.png", "\0", "l" * 5000)]
+    gallery.write_page(tmp_path / "index.html", "t", [Section("s", "", [Row("r", cells)])])
+    page = Page(tmp_path / "index.html")
+    assert page.all("img", "width") == ["30", *[None] * 4] and page.all("img", "height") == ["20", *[None] * 4]
 
 
 def test_without_outlines_there_is_no_picture_of_them(tmp_path):

@@ -692,6 +692,15 @@ def test_without_an_instance_there_are_no_outlines(done, data, tmp_path):
     assert len(check_page(tmp_path / "out").images) == 6
 
 
+def test_a_model_without_masks_has_no_outlines(done, data, model, tmp_path):
+    parameters, config = model_file.load_model(model)
+    model_file.save_model(tmp_path / "cyclegan.h5", parameters, {**config, "ins_per": 0})
+    done("--dataroot", data, of=tmp_path / "cyclegan.h5")
+    page = check_page(tmp_path / "out")
+    assert page.images == [f"{folder}/{name}.png" for name in ("first", "second") for folder in ("inputs", "images")]
+    assert not (tmp_path / "out" / "page").exists()
+
+
 def test_two_runs_into_one_folder_make_one_page(done, data, tmp_path):
     done("--dataroot", data)
     done("--dataroot", data, "--direction", "BtoA")

@@ -26,7 +26,7 @@ from layers import Tensor, convolution, plain
 
 NETWORK = "segmenter"  # the scope of its parameters
 DOMAINS = "AB"
-CHANNELS = (16, 32, 64, 96, 96)  # of each resolution, from the picture's down; each has half the side of the one before
+CHANNELS = (16, 32, 48, 64, 96, 96)  # of each resolution; each has half the sides of the one before
 LARGEST_SIDE = 1024
 SPECK = 0.02  # parts of less than this share of the largest one are no instances
 
@@ -145,16 +145,21 @@ def _enlarged(likely: np.ndarray, inside: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
-    """Down to the coarsest resolution and up again, with the finer features added on the way: logits (N, 2, H, W)."""
+    """Down to the coarsest resolution and up again, with the finer features added on the way: logits (N, 2, H, W).
+
+    Pictures of a kind are often arranged alike, so the network is told where in the picture it is, too.
+    """
 
     def layer(name: str, x: Tensor, **how: Any) -> Tensor:
         with nn.parameter_scope(f"{NETWORK}/{name}"):
             w, b = (nn.parameter.get_parameter(p) for p in "Wb")
         return convolution(x, w, b, pad=1, **how)
 
+    where = nn.Variable.from_numpy_array(_position(x.shape))
+    where.persistent = True
     usual = {"normalize": True, "activation": "relu"}
     # normalization would take a picture's colour and brightness away
-    features = [layer("first", x, activation="relu")]
+    features = [layer("first", F.concatenate(x, where, axis=1), activation="relu")]
     for i in range(1, len(channels)):
         down = layer(f"down{i}", features[-1], stride=2, **usual)
         features.append(layer(f"conv{i}", down, **usual))
@@ -165,9 +170,16 @@ def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
     return plain(layer("last", h))
 
 
+def _position(shape: Sequence[int]) -> np.ndarray:
+    """Row and column of each pixel of pictures (N, 3, H, W), from -1 to 1: (N, 2, H, W)."""
+    batch, _, height, width = shape
+    lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    return np.broadcast_to(lines, (batch, 2, height, width)).astype(np.float32)
+
+
 def _shapes(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
     """The first two sides of each layer's weights; the other two are 3."""
-    shapes = {"first": (channels[0], 3), "last": (len(DOMAINS), channels[0])}
+    shapes = {"first": (channels[0], 5), "last": (len(DOMAINS), channels[0])}
     for i, (fine, coarse) in enumerate(zip(channels, channels[1:]), 1):
         shapes.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
         # a transposed convolution's weights have the input's channels first

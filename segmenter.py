@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -177,40 +176,44 @@ def _position(shape: Sequence[int]) -> np.ndarray:
     return np.broadcast_to(lines, (batch, 2, height, width)).astype(np.float32)
 
 
-def _shapes(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
-    """The first two sides of each layer's weights; the other two are 3."""
-    shapes = {"first": (channels[0], 5), "last": (len(DOMAINS), channels[0])}
+def _layers(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
+    """The layers, with the channels that each gives and takes."""
+    layers = {"first": (channels[0], 5), "last": (len(DOMAINS), channels[0])}
     for i, (fine, coarse) in enumerate(zip(channels, channels[1:]), 1):
-        shapes.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
-        # a transposed convolution's weights have the input's channels first
-        shapes.update({f"up{i}": (coarse, fine), f"merge{i}": (fine, fine)})
-    return shapes
+        layers.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
+        layers.update({f"up{i}": (fine, coarse), f"merge{i}": (fine, fine)})
+    return layers
+
+
+def _shapes(name: str, outputs: int, inputs: int) -> Dict[str, Tuple[int, ...]]:
+    """The shapes of a layer's parameters; a transposed convolution's weights have its inputs first."""
+    sides = (inputs, outputs) if name.startswith("up") else (outputs, inputs)
+    return {"W": (*sides, 3, 3), "b": (outputs,)}
 
 
 def _create(channels: Sequence[int], rng: np.random.RandomState) -> None:
-    for name, (first, second) in _shapes(channels).items():
-        outputs, inputs = (second, first) if name.startswith("up") else (first, second)
+    for name, (outputs, inputs) in _layers(channels).items():
+        initial = {"W": NormalInitializer((2 / (inputs * 9)) ** 0.5, rng), "b": ConstantInitializer(0)}
         with nn.parameter_scope(f"{NETWORK}/{name}"):
-            he = NormalInitializer((2 / (inputs * 9)) ** 0.5, rng)
-            nn.parameter.get_parameter_or_create("W", (first, second, 3, 3), he)
-            nn.parameter.get_parameter_or_create("b", (outputs,), ConstantInitializer(0))
+            for parameter, shape in _shapes(name, outputs, inputs).items():
+                nn.parameter.get_parameter_or_create(parameter, shape, initial[parameter])
 
 
 def _shown_channels(values: Dict[str, np.ndarray]) -> List[int]:
     """The channels of the network whose parameters these are; empty where they are those of no segmenter.
 
-    All weights are looked at, so that creating such a network takes memory in proportion to them.
+    All are looked at, so that creating such a network takes memory in proportion to them.
     """
-    widths = {}
-    for name, value in values.items():
-        match = re.fullmatch(NETWORK + r"/(?:first|down([1-9]))/b", name)
-        if match:
-            widths[int(match[1] or 0)] = value.size
-    channels = [widths[i] for i in sorted(widths)]
-    if len(channels) < 2 or sorted(widths) != list(range(len(channels))) or 0 in channels:
+    names = [f"{NETWORK}/first/b", *(f"{NETWORK}/down{i}/b" for i in range(1, 10))]
+    channels = [values[name].size for name in names if name in values]
+    if len(channels) < 2 or 0 in channels:
         return []
-    shapes = {f"{NETWORK}/{name}/W": (*shape, 3, 3) for name, shape in _shapes(channels).items()}
-    return channels if all(np.shape(values.get(name)) == shape for name, shape in shapes.items()) else []
+    expected = {
+        f"{NETWORK}/{name}/{parameter}": shape
+        for name, sides in _layers(channels).items()
+        for parameter, shape in _shapes(name, *sides).items()
+    }
+    return channels if {name: value.shape for name, value in values.items()} == expected else []
 
 
 def _read_settings(path: Path, multiple: int) -> Settings:

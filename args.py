@@ -94,8 +94,8 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
     """
     parser = Parser(description)
     commands = parser.add_subparsers(dest="command", metavar="train|predict", required=True)
-    training = commands.add_parser("train", description="Learn to find the instances of a data set's two domains.")
-    prediction = commands.add_parser("predict", description="Write masks for the pictures that have none.")
+    what = {"train": "Learn to find what a data set's two domains show.", "predict": "Find that in other pictures."}
+    training, prediction = (commands.add_parser(name, help=text, description=text) for name, text in what.items())
     _add_segmenter_training(training)
     _add_segmentation(prediction)
     for command in (training, prediction):

@@ -102,8 +102,8 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
     """
     parser = Parser(description)
     commands = parser.add_subparsers(dest="command", metavar="train|predict", required=True)
-    training = commands.add_parser("train", description="Learn to find the instances of a data set's two domains.")
-    prediction = commands.add_parser("predict", description="Write masks for the pictures that have none.")
+    what = {"train": "Learn to find what a data set's two domains show.", "predict": "Find that in other pictures."}
+    training, prediction = (commands.add_parser(name, help=text, description=text) for name, text in what.items())
     _add_segmenter_training(training)
     _add_segmentation(prediction)
     for command in (training, prediction):
@@ -265,7 +265,7 @@ def _add_segmenter_training(parser: argparse.ArgumentParser) -> None:
     add("--dataroot", required=True, help="data set folder; its training pictures with masks are learned from")
     add("--output", default="segmenter.h5", help="file for the model; a .json beside it says how good it is")
     add("--overwrite", action="store_true", help="replace the model that is already in --output")
-    add("--steps", type=whole(1), default=900, help="training steps, of 8 pictures each; fewer are faster and worse")
+    add("--steps", type=whole(1), default=800, help="training steps, of 8 pictures each; fewer are faster and worse")
     add("--seed", type=whole(0), default=0, help="fixes weights and augmentation; on a CPU the same model again")
 
 

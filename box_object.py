@@ -127,8 +127,10 @@ def _surroundings(picture: np.ndarray, box: Box) -> Tuple[np.ndarray, Tuple[slic
 
 
 def _likely(small: np.ndarray, inside: Tuple[slice, slice]) -> np.ndarray:
-    """How likely each pixel of the box `inside` a picture (h, w, 3) uint8 belongs to the object, in [0, 1]; 0 everywhere
-    where no colours stand out."""
+    """How likely each pixel of the box `inside` a picture (h, w, 3) uint8 belongs to the object, in [0, 1].
+
+    All are 0 where no colours stand out.
+    """
     colours = rgb2lab(small)
     bins = _bins(colours)
     laplacian = _laplacian(colours)

@@ -106,6 +106,8 @@ def train(args: argparse.Namespace) -> int:
     for domain, score in scores.items():
         of = f"mean over {score.pictures} pictures that it has not seen"
         print(f"{domain}: IoU {score.category_iou:.3f}, of single instances {score.instance_iou:.3f} ({of})")
+    for domain in sorted(set(DOMAINS) - scores.keys()):
+        print(f"{domain}: not measured, since no picture of it was left for that; look at what it predicts")
     print(f"{path}: {steps} of {args.steps} steps, {time.time() - start:.0f} s")
     model, data = (shlex.quote(str(p)) for p in (path, args.dataroot))
     print(f"next: python segment.py predict --model {model} --dataroot {data} --phase val")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -26,7 +25,7 @@ from layers import Tensor, convolution, plain
 
 NETWORK = "segmenter"  # the scope of its parameters
 DOMAINS = "AB"
-CHANNELS = (16, 32, 64, 96, 96)  # of each resolution, from the picture's down; each has half the side of the one before
+CHANNELS = (16, 32, 48, 64, 96, 96)  # of each resolution; each has half the sides of the one before
 LARGEST_SIDE = 1024
 SPECK = 0.02  # parts of less than this share of the largest one are no instances
 
@@ -145,16 +144,21 @@ def _enlarged(likely: np.ndarray, inside: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
-    """Down to the coarsest resolution and up again, with the finer features added on the way: logits (N, 2, H, W)."""
+    """Down to the coarsest resolution and up again, with the finer features added on the way: logits (N, 2, H, W).
+
+    Pictures of a kind are often arranged alike, so the network is told where in the picture it is, too.
+    """
 
     def layer(name: str, x: Tensor, **how: Any) -> Tensor:
         with nn.parameter_scope(f"{NETWORK}/{name}"):
             w, b = (nn.parameter.get_parameter(p) for p in "Wb")
         return convolution(x, w, b, pad=1, **how)
 
+    where = nn.Variable.from_numpy_array(_position(x.shape))
+    where.persistent = True
     usual = {"normalize": True, "activation": "relu"}
     # normalization would take a picture's colour and brightness away
-    features = [layer("first", x, activation="relu")]
+    features = [layer("first", F.concatenate(x, where, axis=1), activation="relu")]
     for i in range(1, len(channels)):
         down = layer(f"down{i}", features[-1], stride=2, **usual)
         features.append(layer(f"conv{i}", down, **usual))
@@ -165,40 +169,51 @@ def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
     return plain(layer("last", h))
 
 
-def _shapes(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
-    """The first two sides of each layer's weights; the other two are 3."""
-    shapes = {"first": (channels[0], 3), "last": (len(DOMAINS), channels[0])}
+def _position(shape: Sequence[int]) -> np.ndarray:
+    """Row and column of each pixel of pictures (N, 3, H, W), from -1 to 1: (N, 2, H, W)."""
+    batch, _, height, width = shape
+    lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    return np.broadcast_to(lines, (batch, 2, height, width)).astype(np.float32)
+
+
+def _layers(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
+    """The layers, with the channels that each gives and takes."""
+    layers = {"first": (channels[0], 5), "last": (len(DOMAINS), channels[0])}
     for i, (fine, coarse) in enumerate(zip(channels, channels[1:]), 1):
-        shapes.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
-        # a transposed convolution's weights have the input's channels first
-        shapes.update({f"up{i}": (coarse, fine), f"merge{i}": (fine, fine)})
-    return shapes
+        layers.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
+        layers.update({f"up{i}": (fine, coarse), f"merge{i}": (fine, fine)})
+    return layers
+
+
+def _shapes(name: str, outputs: int, inputs: int) -> Dict[str, Tuple[int, ...]]:
+    """The shapes of a layer's parameters; a transposed convolution's weights have its inputs first."""
+    sides = (inputs, outputs) if name.startswith("up") else (outputs, inputs)
+    return {"W": (*sides, 3, 3), "b": (outputs,)}
 
 
 def _create(channels: Sequence[int], rng: np.random.RandomState) -> None:
-    for name, (first, second) in _shapes(channels).items():
-        outputs, inputs = (second, first) if name.startswith("up") else (first, second)
+    for name, (outputs, inputs) in _layers(channels).items():
+        initial = {"W": NormalInitializer((2 / (inputs * 9)) ** 0.5, rng), "b": ConstantInitializer(0)}
         with nn.parameter_scope(f"{NETWORK}/{name}"):
-            he = NormalInitializer((2 / (inputs * 9)) ** 0.5, rng)
-            nn.parameter.get_parameter_or_create("W", (first, second, 3, 3), he)
-            nn.parameter.get_parameter_or_create("b", (outputs,), ConstantInitializer(0))
+            for parameter, shape in _shapes(name, outputs, inputs).items():
+                nn.parameter.get_parameter_or_create(parameter, shape, initial[parameter])
 
 
 def _shown_channels(values: Dict[str, np.ndarray]) -> List[int]:
     """The channels of the network whose parameters these are; empty where they are those of no segmenter.
 
-    All weights are looked at, so that creating such a network takes memory in proportion to them.
+    All are looked at, so that creating such a network takes memory in proportion to them.
     """
-    widths = {}
-    for name, value in values.items():
-        match = re.fullmatch(NETWORK + r"/(?:first|down([1-9]))/b", name)
-        if match:
-            widths[int(match[1] or 0)] = value.size
-    channels = [widths[i] for i in sorted(widths)]
-    if len(channels) < 2 or sorted(widths) != list(range(len(channels))) or 0 in channels:
+    names = [f"{NETWORK}/first/b", *(f"{NETWORK}/down{i}/b" for i in range(1, 10))]
+    channels = [values[name].size for name in names if name in values]
+    if len(channels) < 2 or 0 in channels:
         return []
-    shapes = {f"{NETWORK}/{name}/W": (*shape, 3, 3) for name, shape in _shapes(channels).items()}
-    return channels if all(np.shape(values.get(name)) == shape for name, shape in shapes.items()) else []
+    expected = {
+        f"{NETWORK}/{name}/{parameter}": shape
+        for name, sides in _layers(channels).items()
+        for parameter, shape in _shapes(name, *sides).items()
+    }
+    return channels if {name: value.shape for name, value in values.items()} == expected else []
 
 
 def _read_settings(path: Path, multiple: int) -> Settings:

@@ -170,7 +170,8 @@ def _only_json(folder: Path) -> Path:
 
 def _read_document(path: Path, hook: Callable[[Dict[str, Any]], Any] | None = None) -> Any:
     try:
-        return read_json(path, MOST_BYTES, hook)
+        # programs on Windows put a mark before UTF-8
+        return read_json(path, MOST_BYTES, hook, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); make it anew") from None
 

@@ -11,23 +11,26 @@ MOST_BYTES = 1 << 20  # ours have 2 kB; values take up to a hundred times their 
 
 
 def read_json(
-    path: str | Path, most_bytes: int = MOST_BYTES, object_hook: Callable[[Dict[str, Any]], Any] | None = None
+    path: str | Path,
+    most_bytes: int = MOST_BYTES,
+    object_hook: Callable[[Dict[str, Any]], Any] | None = None,
+    encoding: str = "utf-8",
 ) -> Any:
     """The value in a file; `object_hook` makes something else of each object in it, inner ones first.
 
     Raises:
-        OSError, ValueError: where the file cannot be opened, or is not JSON of at most `most_bytes` in UTF-8.
+        OSError, ValueError: where the file cannot be opened, or is not JSON of at most `most_bytes` in `encoding`.
     """
     try:
         # the bytes are given up before the values are made: both take much memory where a file is large
-        return json.loads(_read_text(path, most_bytes), object_hook=object_hook)
+        return json.loads(_read_text(path, most_bytes, encoding), object_hook=object_hook)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
 
 
-def _read_text(path: str | Path, most_bytes: int) -> str:
+def _read_text(path: str | Path, most_bytes: int, encoding: str) -> str:
     with open(path, "rb") as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise ValueError("it is too large")
-    return data.decode("utf-8-sig")
+    return data.decode(encoding)

@@ -170,7 +170,8 @@ def _only_json(folder: Path) -> Path:
 
 def _read_document(path: Path, hook: Callable[[Dict[str, Any]], Any] | None = None) -> Any:
     try:
-        return read_json(path, MOST_BYTES, hook)
+        # programs on Windows put a mark before UTF-8
+        return read_json(path, MOST_BYTES, hook, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); make it anew") from None
 
@@ -351,7 +352,7 @@ class CocoFile(MaskSource):
             try:
                 category, mask = self._category(annotation), _segmented(annotation.segmentation, own)
             except ValueError as error:
-                where = f"{self.path}: annotation {str(annotation.id)[:40]} of {image.name} cannot be used"
+                where = f"{self.path}: annotation {annotation.id!r:.40} of {image.name} cannot be used"
                 raise UserError(f"{where}: {error}; mend it, or remove it") from None
             yield Instance(category, upright(mask))
 
@@ -371,7 +372,7 @@ class CocoFile(MaskSource):
         if not self._names:
             return ""
         if _key(annotation.category_id) not in self._names:
-            raise ValueError(f"its category {str(annotation.category_id)[:40]} is not among the file's")
+            raise ValueError(f"its category {annotation.category_id!r:.40} is not among the file's")
         return self._names[_key(annotation.category_id)]
 
 
@@ -435,7 +436,7 @@ class LabelmeFiles(MaskSource):
                 for shape in shapes[1:]:
                     mask |= _drawn(shape, own)
             except ValueError as error:
-                where = f"{path}: a shape {label[:40]!r} cannot be used"
+                where = f"{path}: a shape {label!r:.40} cannot be used"
                 raise UserError(f"{where}: {error}; mend it, or remove it") from None
             yield Instance(label, upright(mask))
 
@@ -475,5 +476,5 @@ def _drawn(shape: Dict[str, Any], size: Size) -> np.ndarray:
         "circle": annotation_shapes.circle_mask,
     }.get(str(kind))
     if draw is None:
-        raise ValueError(f"{str(kind)[:40]!r} is no kind of shape that is known")
+        raise ValueError(f"{kind!r:.40} is no kind of shape that is known")
     return draw(corners, size)

@@ -412,9 +412,12 @@ def test_coco_refuses_an_outline_that_would_fill_the_memory():
 
 def test_coco_refuses_unknown_categories_and_pictures_without_size(tmp_path, photo):
     document = coco(SIZE, [plain_rle(MASKS[0])])
-    document["annotations"][0]["category_id"] = 99
-    with pytest.raises(UserError, match="category 99"):
-        read(open_source(write_json(tmp_path / "a.json", document)), photo)
+    for category in (99, "a\nb", [1], None):
+        document["annotations"][0]["category_id"] = category
+        with pytest.raises(UserError, match="its category .* is not among the file's") as caught:
+            read(open_source(write_json(tmp_path / "a.json", document)), photo)
+        assert "\n" not in str(caught.value)
+    document["annotations"][0]["category_id"] = 1
     for side in (None, "30", 30.5, -30, 10**30, True):
         document["images"][0]["height"] = side
         with pytest.raises(UserError, match="no height and width"):

@@ -94,7 +94,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
     compared = any(section.comparisons for section in sections)
     page = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}; base-uri \'none\'; form-action \'none\'">',
+        f"<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}; base-uri 'none'; form-action 'none'\">",
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>",
         TOOLS.format(links=_links(sections)) if compared else "",

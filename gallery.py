@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 from urllib.parse import quote
 
 from errors import UserError
@@ -44,13 +44,22 @@ class Row:
     cells: Sequence[Tuple[str, str]]
 
 
+class Link(NamedTuple):
+    """What leads to a file: a caption, its path relative to the page, and the colour ("#rrggbb" or empty) that it has on
+    the pictures."""
+
+    caption: str
+    path: str
+    colour: str = ""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A picture and its translation: the name that the filter looks at, a title, and paths relative to the page.
 
     `outlines_before` and `outlines_after` are transparent pictures of the same shape (`pictures.outline_masks`), to be
-    laid over the input `before` and the translation `after`; empty where there are none. `files` are (caption, path)
-    of links below, such as each mask.
+    laid over the input `before` and the translation `after`; empty where there are none. `files` are links
+    below, such as to each mask.
     """
 
     name: str
@@ -59,13 +68,13 @@ class Comparison:
     after: str
     outlines_before: str
     outlines_after: str
-    files: Sequence[Tuple[str, str]] = ()
+    files: Sequence[Link] = ()
 
     def under(self, folder: str) -> Comparison:
         """The same, for a page in the folder that `folder` is in."""
         return replace(
             self,
-            files=[(caption, f"{folder}/{path}") for caption, path in self.files],
+            files=[link._replace(path=f"{folder}/{link.path}") for link in self.files],
             **{name: f"{folder}/{path}" for name in _PICTURES if (path := getattr(self, name))},
         )
 
@@ -127,9 +136,9 @@ def read_comparisons(path: Path) -> Dict[str, Comparison]:
 
 def _comparison(record: Dict[str, Any]) -> Comparison:
     """Raises ValueError, LookupError, TypeError or AttributeError where the record is of another form."""
-    found = Comparison(**{**record, "files": [(caption, file) for caption, file in record["files"]]})
-    paths = [*(getattr(found, name) for name in _PICTURES), *(file for _, file in found.files)]
-    for text in [found.name, found.title, *paths, *(caption for caption, _ in found.files)]:
+    found = Comparison(**{**record, "files": [Link(*link) for link in record["files"]]})
+    paths = [*(getattr(found, name) for name in _PICTURES), *(link.path for link in found.files)]
+    for text in [found.name, found.title, *paths, *(text for link in found.files for text in link)]:
         text.encode("utf-8")  # there are halves of characters that cannot be written
     if any(path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
         raise ValueError("a path that leads out of the folder")
@@ -184,6 +193,12 @@ def _row(folder: Path, row: Row, wide: bool) -> str:
     return f'<div class="row">{heading}<div class="{kind}">{cells}</div></div>'
 
 
+def _chip(colour: str) -> str:
+    """A spot of a colour; drawn, since the page's policy forbids styles that are written beside the text."""
+    spot = '<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" fill="{}"/></svg>'
+    return spot.format(escape(colour)) if colour else ""
+
+
 def _card(folder: Path, one: Comparison) -> str:
     name = escape(one.name)
     slider = (
@@ -192,7 +207,7 @@ def _card(folder: Path, one: Comparison) -> str:
     )
     before = _figure(folder, f"{one.name}: input", "input", one.before, one.outlines_before)
     after = _figure(folder, f"{one.name}: translation", "translation", one.after, one.outlines_after, slider)
-    files = " ".join(f'<a href="{_url(path)}">{escape(caption)}</a>' for caption, path in one.files)
+    files = " ".join(f'<a href="{_url(f.path)}">{_chip(f.colour)}{escape(f.caption)}</a>' for f in one.files)
     return (
         f'<article data-name="{name}"><h3 dir="auto" title="{escape(one.title)}">{escape(one.title)}</h3>'
         f'<div class="pair">{before}{after}</div>' + (f'<p class="files">{files}</p>' if files else "") + "</article>"

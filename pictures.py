@@ -6,6 +6,7 @@ A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAM
 
 from __future__ import annotations
 
+import colorsys
 import re
 import struct
 import warnings
@@ -16,7 +17,8 @@ from typing import Dict, List, Sequence, Tuple
 from errors import UserError
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
 
 import atomic
 
@@ -33,7 +35,7 @@ warnings.filterwarnings("ignore", module="PIL")
 # what Pillow raises on bytes that make no sense; memory runs out where a part is said to have gigabytes
 _DAMAGED = (OSError, ValueError, SyntaxError, LookupError, ArithmeticError, TypeError, struct.error, MemoryError)
 OUTLINES = 384  # pixels of the longer side that outlines have at least
-# of instances, in turn
+# of the first instances of a picture
 COLOURS = ((255, 255, 255), (255, 176, 0), (100, 143, 255), (220, 38, 127), (0, 190, 140), (160, 110, 255))
 
 
@@ -323,7 +325,7 @@ def colour_masks(masks: np.ndarray) -> np.ndarray:
     shown = np.zeros((height, width, 3), np.float32)
     for i, mask in enumerate(masks):
         inside = (mask[..., None] + 1) / 2
-        shown = shown * (1 - inside) + inside * np.array(COLOURS[i % len(COLOURS)], np.float32)
+        shown = shown * (1 - inside) + inside * np.array(instance_colour(i), np.float32)
     return shown.round().astype(np.uint8)
 
 
@@ -335,30 +337,41 @@ def outline_masks(masks: np.ndarray, width: float = 0.011) -> np.ndarray:
     middle, and along the edge of the picture where that cuts an instance. s is 1 for all but small pictures, which
     lines as wide as their pixels would hide.
     """
-    # slow to import, and training does without
-    from skimage.measure import find_contours
-
     masks = masks_to_network(masks) if masks.dtype == bool else masks
     height, wide = masks.shape[1:]
     scale = -(-OUTLINES // max(height, wide))
-    fine = 2 * scale  # drawn twice as large, then reduced, so that edges are smooth
-    drawn = Image.new("RGBA", (fine * wide, fine * height))
-    draw, line = ImageDraw.Draw(drawn), width * fine * (height * wide) ** 0.5
+    line = width * scale * (height * wide) ** 0.5
+    drawn = np.zeros((scale * height, scale * wide, 4), np.float32)
     for i, mask in enumerate(masks):
-        # in (row, column) of the centres of pixels; closed, as nothing reaches the margin
-        contours = find_contours(np.pad(mask, 1, constant_values=-1), 0)
-        lines = [(_smooth(contour)[:, ::-1] - 0.5) * fine - 0.5 for contour in contours]
-        for colour, thick in (((0, 0, 0, 190), 1.8 * line), (COLOURS[i % len(COLOURS)], line)):
-            for points in lines:
-                draw.line(list(map(tuple, points)), fill=colour, width=round(thick))
-                # round joints; those of Pillow leave gaps in thin lines
-                for corners in np.hstack([points - thick / 2, points + thick / 2]).tolist():
-                    draw.ellipse(corners, fill=colour)
-    return np.asarray(drawn.reduce(2))
+        inside = np.asarray(resized(Image.fromarray(mask.astype(np.float32)), drawn.shape[:2])) > 0
+        window, distance = _distance_to_edge(inside, int(line) + 2)
+        for colour, thick in (((0, 0, 0, 190), 1.8 * line), ((*instance_colour(i), 255), line)):
+            # a pixel that the line's own edge passes through has a part of it
+            cover = np.clip(thick / 2 - distance + 0.5, 0, 1)[..., None] * np.float32(colour[3] / 255)
+            part = drawn[window]
+            part[..., :3] += cover * (np.array(colour[:3], np.float32) - part[..., :3])
+            part[..., 3:] += cover * (255 - part[..., 3:])
+    return drawn.round().astype(np.uint8)
 
 
-def _smooth(contour: np.ndarray) -> np.ndarray:
-    """A closed contour (P, 2) along pixels, without their steps."""
-    points = contour[:-1]
-    points = sum(weight * np.roll(points, i, axis=0) for i, weight in enumerate((1, 4, 6, 4, 1), -2)) / 16
-    return np.concatenate([points, points[:1]])
+def _distance_to_edge(inside: np.ndarray, margin: int) -> Tuple[Tuple[slice, slice], np.ndarray]:
+    """How far pixels are from the edge of an instance (H, W) bool, for those up to `margin` around it, and where these
+    are; the edge of the picture is one too."""
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return (slice(0), slice(0)), np.zeros((0, 0), np.float32)
+    window = tuple(slice(max(0, n[0] - margin), n[-1] + margin + 1) for n in (rows, columns))
+    part = np.pad(inside[window], 1)
+    # to the nearest pixel of the other kind; the edge is half a pixel before it
+    distance = np.where(part, distance_transform_edt(part), distance_transform_edt(~part)) - 0.5
+    return window, distance[1:-1, 1:-1].astype(np.float32)
+
+
+def instance_colour(number: int) -> Tuple[int, int, int]:
+    """The colour of a picture's instance of this number, by which it is known on pages: those of COLOURS, then others
+    without end."""
+    if number < len(COLOURS):
+        return COLOURS[number]
+    # a golden section of the circle away from the one before, so that neighbours differ
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.55 if number % 2 else 0.85, 1)
+    return round(red * 255), round(green * 255), round(blue * 255)

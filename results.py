@@ -17,6 +17,7 @@ import atomic
 import gallery
 import pictures
 from cut_outs import PlacedMask
+from gallery import Comparison, Link
 from pictures import Item
 
 SHOWN = 1024  # pixels of the longer side of what the page shows; larger pictures are shown smaller
@@ -65,18 +66,18 @@ class Results:
         after, shown = write(f"images/{name}.png", translation.after), shown_size(size)
         new, links = [], {}
         for number, mask in zip(translation.numbers, translation.new):
-            whole = mask.at(size)
-            links[number] = f"mask {number}", write(f"masks/{name}_{number}.png", whole)
+            whole, colour = mask.at(size), bytes(pictures.instance_colour(len(new))).hex()
+            links[number] = Link(f"mask {number}", write(f"masks/{name}_{number}.png", whole), f"#{colour}")
             new.append(_smaller(whole, shown))
         files = [link for _, link in sorted(links.items())]
         if shown != size:
-            files.insert(0, (f"full size ({size[1]}x{size[0]})", after))
+            files.insert(0, Link(f"full size ({size[1]}x{size[0]})", after))
             after = write(f"page/small_{name}.png", _smaller(translation.after, shown))
         before = write(f"inputs/{name}.png", _smaller(translation.before, shown))
         # where nothing was translated, or by a model without masks, there is nothing to look for
         old = [_smaller(mask.at(size), shown) for mask in translation.old if new]
         outlines = [self._outline(f"page/before_{name}.png", old), self._outline(f"page/after_{name}.png", new)]
-        self.done[name] = gallery.Comparison(name, title, before, after, *outlines, files)
+        self.done[name] = Comparison(name, title, before, after, *outlines, files)
 
     def _write(self, path: str, array: np.ndarray) -> str:
         pictures.write_png(self.folder / path, array)

@@ -20,7 +20,7 @@ from PIL import Image
 
 import gallery
 import pictures
-from gallery import Comparison, Row, Section
+from gallery import Comparison, Link, Row, Section
 
 HOSTILE = [
     "plain",
@@ -49,7 +49,7 @@ def comparison(folder, name, before=(200, 30, 30), after=(30, 30, 200)):
         pictures.write_png(folder / path, np.full((SIZE, SIZE, 3), values, np.uint8))
     pictures.write_png(folder / paths[2], pictures.outline_masks(mask))
     pictures.write_png(folder / paths[3], mask[0].astype(np.uint8) * 255)
-    return Comparison(name, f"{name} (title)", *paths[:2], paths[2], paths[2], [("its mask", paths[3])])
+    return Comparison(name, f"{name} (title)", *paths[:2], paths[2], paths[2], [Link("its mask", paths[3], "#ffb000")])
 
 
 class Page(HTMLParser):
@@ -167,13 +167,14 @@ def test_comparisons_come_back_from_their_file(tmp_path):
 
 
 def test_comparisons_seen_from_the_folder_above(tmp_path):
-    found = Comparison("n", "t", "a.png", "b.png", "", "c.png", [("m", "m.png")]).under("AtoB")
-    assert found == Comparison("n", "t", "AtoB/a.png", "AtoB/b.png", "", "AtoB/c.png", [("m", "AtoB/m.png")])
+    found = Comparison("n", "t", "a.png", "b.png", "", "c.png", [Link("m", "m.png", "#000000")]).under("AtoB")
+    files = [Link("m", "AtoB/m.png", "#000000")]
+    assert found == Comparison("n", "t", "AtoB/a.png", "AtoB/b.png", "", "AtoB/c.png", files)
 
 
 @pytest.mark.parametrize("path", ["/etc/x.png", "//elsewhere/x.png", "..", "a/../../x.png"])
 def test_a_file_of_comparisons_cannot_lead_out_of_its_folder(tmp_path, path):
-    for one in (Comparison("a", "a", path, "b", "", ""), Comparison("a", "a", "b", "b", "", "", [("c", path)])):
+    for one in (Comparison("a", "a", path, "b", "", ""), Comparison("a", "a", "b", "b", "", "", [Link("c", path)])):
         gallery.write_comparisons(tmp_path / "record.json", {"a": one})
         with pytest.raises(UserError, match=r"record\.json is damaged"):
             gallery.read_comparisons(tmp_path / "record.json")
@@ -207,6 +208,13 @@ def test_a_disc_is_outlined_where_it_ends(size, scale):
     # pixels of the mask are squares, so that its edge is up to 0.7 of one from the circle's
     off = np.min([np.abs(distances(size, centre, scale) - radius) for centre, radius in discs], axis=0)
     assert (drawn[off > line * 0.9 + 0.7 + 1 / scale] == 0).all()
+
+
+def test_every_instance_has_a_colour_of_its_own():
+    colours = np.array([pictures.instance_colour(i) for i in range(20)])
+    assert colours[: len(pictures.COLOURS)].tolist() == list(map(list, pictures.COLOURS))
+    far = np.abs(colours[:, None] - colours[None]).max(axis=2) + 255 * np.eye(20)
+    assert far.min() > 10 and 0 <= colours.min() and colours.max() <= 255
 
 
 def test_an_instance_at_the_edge_is_outlined_there_too():

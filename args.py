@@ -265,7 +265,7 @@ def _add_segmenter_training(parser: argparse.ArgumentParser) -> None:
     add("--dataroot", required=True, help="data set folder; its training pictures with masks are learned from")
     add("--output", default="segmenter.h5", help="file for the model; a .json beside it says how good it is")
     add("--overwrite", action="store_true", help="replace the model that is already in --output")
-    add("--steps", type=whole(1), default=800, help="training steps, of 8 pictures each; fewer are faster and worse")
+    add("--steps", type=whole(1), default=1500, help="training steps, of 8 pictures each; fewer are faster and worse")
     add("--seed", type=whole(0), default=0, help="fixes weights and augmentation; on a CPU the same model again")
 
 

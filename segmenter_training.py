@@ -40,17 +40,20 @@ class Source:
 
 
 class Example(NamedTuple):
-    """A picture (H, W, 3) uint8 and where it shows A and B: (2, H, W) uint8, 255 inside."""
+    """A picture (H, W, 3) uint8; where it shows A and B, (2, H, W) uint8, 255 inside; of which that is known, (2,).
+
+    It is not known of a domain that the picture is not in: what is sought there is only ever what that domain shows.
+    """
 
     picture: np.ndarray
     inside: np.ndarray
+    known: np.ndarray
 
 
 def find_sources(root: str | Path) -> Tuple[List[Source], List[Source]]:
     """What to learn from, and what to measure on: `test` where it has masks, else one training picture in five.
 
-    A file that is in several places is one picture: it is in one of the two only. Where it is in one domain only, it
-    is taken to show nothing of the other.
+    A file that is in several places is one picture: it is in one of the two only.
 
     Raises:
         UserError: where there is no picture with masks to learn from in one of the domains.
@@ -108,7 +111,8 @@ def read_examples(sources: Sequence[Source], size: Size) -> List[Example]:
         inside = np.zeros((len(DOMAINS), height, width), np.uint8)
         for domain, paths in source.masks.items():
             inside[DOMAINS.index(domain)] = pictures.read_masks(paths, (height, width)).any(axis=0) * 255
-        return Example(pictures.read_picture(source.image, (height, width)), inside)
+        known = np.array([domain in source.masks for domain in DOMAINS])
+        return Example(pictures.read_picture(source.image, (height, width)), inside, known)
 
     return in_parallel(read, sources, "reading pictures")
 
@@ -121,10 +125,10 @@ def train(
     Pictures of A and of B come equally often, however many there are of each.
     """
     rng = np.random.default_rng(seed)
-    of_domain = [[e for e in examples if e.inside[i].any()] for i in range(len(DOMAINS))]
+    of_domain = [[e for e in examples if e.known[i]] for i in range(len(DOMAINS))]
     x, logits = segmenter.graph(BATCH)
-    y = nn.Variable(logits.shape)
-    loss = segmentation_loss(logits, y)
+    y, known = nn.Variable(logits.shape), nn.Variable((*logits.shape[:2], 1, 1))
+    loss = segmentation_loss(logits, y, known)
     solver = S.Adam(RATE)
     with nn.parameter_scope(NETWORK):
         solver.set_parameters(nn.get_parameters())
@@ -135,6 +139,7 @@ def train(
                 return step
             chosen = [own[rng.integers(len(own))] for own in of_domain for _ in range(BATCH // 2)]
             x.d, y.d = map(np.stack, zip(*(augmented(e, segmenter.settings.size, rng) for e in chosen)))
+            known.d = np.array([example.known for example in chosen])[..., None, None]
             solver.set_learning_rate(RATE * min(1, (step + 1) / 20) * (1 - step / steps))
             solver.zero_grad()
             loss.forward(clear_no_need_grad=True)
@@ -147,16 +152,17 @@ def train(
     return steps
 
 
-def segmentation_loss(logits: nn.Variable, y: nn.Variable) -> nn.Variable:
+def segmentation_loss(logits: nn.Variable, y: nn.Variable, known: nn.Variable) -> nn.Variable:
     """Cross entropy plus one minus the Dice coefficient, for `logits` and truth `y` in {0, 1}, both (N, 2, H, W).
 
-    Where nothing is to be found there is no Dice coefficient.
+    The mean is over the domains of each picture that are `known` (N, 2, 1, 1) in {0, 1}.
     """
     p, pixels = F.sigmoid(logits), (2, 3)
     either = F.sum(p, axis=pixels) + F.sum(y, axis=pixels)
     dice = (2 * F.sum(p * y, axis=pixels) + 1) / (either + 1)
-    shown = F.minimum_scalar(F.sum(y, axis=pixels), 1)
-    return F.mean(F.sigmoid_cross_entropy(logits, y)) + F.mean(shown * (1 - dice))
+    entropy = F.mean(F.sigmoid_cross_entropy(logits, y), axis=pixels)
+    weights = F.reshape(known, known.shape[:2])
+    return F.sum(weights * (entropy + 1 - dice)) / F.sum(weights)
 
 
 def augmented(example: Example, size: Size, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:

@@ -60,7 +60,7 @@ def trained(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "shapes.h5"
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch)
-        arguments = ["--dataroot", data, "--output", path, "--steps", 80, "--context", "cpu"]
+        arguments = ["--dataroot", data, "--output", path, "--steps", 120, "--context", "cpu"]
         patch.setattr(sys, "argv", list(map(str, ["segment.py", "train", *arguments])))
         assert segment.main() == 0
     return path
@@ -88,7 +88,7 @@ def test_both_kernels_agree_in_results_and_gradients():
             pytest.skip(str(error))
         variable, logits = Segmenter(SMALL, NARROW, seed=3).graph(2)
         y = nn.Variable(logits.shape)
-        loss = segmenter_training.segmentation_loss(logits, y)
+        loss = segmenter_training.segmentation_loss(logits, y, nn.Variable.from_numpy_array(np.ones((2, 2, 1, 1))))
         variable.d, y.d, logits.persistent = x, truth, True
         for parameter in nn.get_parameters().values():
             parameter.grad.zero()
@@ -102,18 +102,18 @@ def test_both_kernels_agree_in_results_and_gradients():
     assert all(np.abs(gradient).max() > 0 for gradient in results[0][1::2])
 
 
-def test_the_loss_is_cross_entropy_and_dice():
+def test_the_loss_is_cross_entropy_and_dice_of_what_is_known():
     rng = np.random.default_rng(0)
     logits, y = rng.normal(size=(3, 2, 4, 5)), rng.integers(0, 2, (3, 2, 4, 5)).astype(float)
-    y[1, 0] = 0  # nothing to be found there: cross entropy only
-    given = [nn.Variable.from_numpy_array(v) for v in (logits, y)]
-    loss = segmenter_training.segmentation_loss(*given)
+    known = np.array([[1, 0], [0, 1], [1, 1]])
+    loss = segmenter_training.segmentation_loss(
+        *(nn.Variable.from_numpy_array(v) for v in (logits, y, known[..., None, None]))
+    )
     loss.forward()
     p = 1 / (1 + np.exp(-logits))
-    entropy = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    entropy = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(axis=(2, 3))
     dice = (2 * (p * y).sum(axis=(2, 3)) + 1) / (p.sum(axis=(2, 3)) + y.sum(axis=(2, 3)) + 1)
-    dice[1, 0] = 1
-    np.testing.assert_allclose(loss.d, entropy + (1 - dice).mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss.d, (entropy + 1 - dice)[known == 1].mean(), rtol=1e-5)
 
 
 def test_what_hangs_together_is_an_instance_and_specks_are_none():
@@ -153,7 +153,7 @@ def test_augmentation_moves_a_picture_and_its_truth_alike():
     rng = np.random.default_rng(0)
     inside = np.zeros((2, 60, 40), np.uint8)
     inside[0, 10:35, 8:22] = inside[1, 40:55, 15:35] = 255
-    example = segmenter_training.Example(np.stack([inside[0]] * 3, axis=-1), inside)
+    example = segmenter_training.Example(np.stack([inside[0]] * 3, axis=-1), inside, np.ones(2, bool))
     truths = []
     for _ in range(20):
         picture, truth = segmenter_training.augmented(example, (48, 32), rng)
@@ -178,7 +178,7 @@ def test_it_learns_and_says_how_well(trained):
     scores = json.loads(trained.with_suffix(".json").read_text())["scores"]
     for domain in "AB":
         assert scores[domain]["pictures"] == 4
-        assert scores[domain]["category_iou"] > 0.7 and scores[domain]["instance_iou"] > 0.6
+        assert scores[domain]["category_iou"] > 0.65 and scores[domain]["instance_iou"] > 0.55
     assert trained.stat().st_size < 5e6
 
 
@@ -209,6 +209,15 @@ def test_a_picture_is_on_one_side_only_whatever_its_name(tmp_path):
     make_domain(tmp_path, "test", "B", ["x", "y"], [3, 250])
     own, held_out = segmenter_training.find_sources(tmp_path)
     assert len(held_out) == 2 and len(own) == 39
+
+
+def test_of_a_picture_in_one_domain_only_nothing_is_said_of_the_other(tmp_path):
+    make_domain(tmp_path, "train", "A", "xy", [10, 20])
+    make_domain(tmp_path, "train", "B", "xz", [20, 30])
+    own, held_out = segmenter_training.find_sources(tmp_path)
+    examples = segmenter_training.read_examples([*own, *held_out], (8, 8))
+    known = {int(example.picture[0, 0, 0]): example.known.tolist() for example in examples}
+    assert known == {10: [True, False], 20: [True, True], 30: [False, True]}
 
 
 def test_no_masks_to_learn_from(tmp_path, run_main):

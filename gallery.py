@@ -45,8 +45,8 @@ class Row:
 
 
 class Link(NamedTuple):
-    """What leads to a file: a caption, its path relative to the page, and the colour ("#rrggbb" or empty) that it has on
-    the pictures."""
+    """What leads to a file: a caption, its path relative to the page, and its colour ("#rrggbb" or empty) on the
+    pictures."""
 
     caption: str
     path: str

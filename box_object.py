@@ -11,9 +11,9 @@ from errors import UserError
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage, sparse
-from scipy.sparse.linalg import spsolve
+from scipy import ndimage
 from skimage.color import rgb2lab
+from skimage.segmentation import random_walker
 
 Box = Tuple[int, int, int, int]
 Size = Tuple[int, int]
@@ -24,8 +24,9 @@ ROUNDS = 3  # each with the colours of what the one before found
 BINS = 16  # of each colour axis
 COLOUR_WEIGHT = 1.0  # of what colours say, against the place
 PLACE_WEIGHT = 0.5  # log odds of the box's centre, and about minus those of its corners, to belong to the object
-CERTAINTY = 0.015  # of what a pixel's own colour and place say, against what its neighbours do
-EDGE = 70.0  # how much a change of colour separates neighbours
+SURE = 0.2  # of a box's pixels are taken for the object, and as many for what is around it, to start the walker
+EDGE = 1000.0  # the walker's beta: how much a change of colour separates neighbours
+OBJECT, BESIDE = 1, 2  # labels of the walker
 LEAST_CONTRAST = 0.2  # mean log likelihood ratio of an object's colours; below it they are those around it
 LEAST, MOST = 0.1, 0.99  # of the box that is an object; its ellipse has 0.79
 
@@ -133,7 +134,6 @@ def _likely(small: np.ndarray, inside: Tuple[slice, slice]) -> np.ndarray:
     """
     colours = rgb2lab(small)
     bins = _bins(colours)
-    laplacian = _laplacian(colours)
     radius = _radius(*small[inside].shape[:2])
     likely = np.zeros(small.shape[:2])
     # the middle of a box is most likely the object's
@@ -142,7 +142,7 @@ def _likely(small: np.ndarray, inside: Tuple[slice, slice]) -> np.ndarray:
     place[inside] = PLACE_WEIGHT * (1 - radius)
     for _ in range(ROUNDS):
         ratio = _log_ratio(bins, likely)
-        likely = _diffused(laplacian, _sigmoid(place + COLOUR_WEIGHT * ratio), inside)
+        likely = _spread(colours, _sigmoid(place + COLOUR_WEIGHT * ratio), inside)
     found = likely > 0.5
     if not found.any() or ratio[found].mean() < LEAST_CONTRAST:
         return np.zeros(radius.shape)
@@ -167,28 +167,15 @@ def _log_ratio(bins: np.ndarray, likely: np.ndarray) -> np.ndarray:
     return np.log(common(likely) / common(1 - likely))
 
 
-def _laplacian(colours: np.ndarray) -> sparse.csr_matrix:
-    """The Laplacian of the grid of pixels (h, w, 3); neighbours of one colour hold together most."""
-    index = np.arange(colours[..., 0].size).reshape(colours.shape[:2])
-    pairs, weights = [], []
-    for one, other in ((np.s_[:-1, :], np.s_[1:, :]), (np.s_[:, :-1], np.s_[:, 1:])):
-        difference = ((colours[one] - colours[other]) ** 2).sum(axis=2)
-        weights.append(np.exp(-difference / EDGE).ravel() + 1e-3)
-        pairs.append((index[one].ravel(), index[other].ravel()))
-    first, second = (np.concatenate(ends) for ends in zip(*pairs))
-    weight = np.concatenate(weights)
-    joined = sparse.coo_matrix((weight, (first, second)), (index.size, index.size))
-    joined = joined + joined.T
-    return sparse.diags(np.asarray(joined.sum(axis=1)).ravel()) - joined
-
-
-def _diffused(laplacian: sparse.csr_matrix, prior: np.ndarray, inside: Tuple[slice, slice]) -> np.ndarray:
-    """A random walker with priors (Grady, 2005): how likely a walk from each pixel (h, w), which ends in any pixel with
-    a small chance and outside of the box at once, ends in the object."""
-    ends = np.full(prior.shape, 1e3)
-    ends[inside] = CERTAINTY
-    system = (laplacian + sparse.diags(ends.ravel())).tocsc()
-    return spsolve(system, (ends * prior).ravel(), permc_spec="MMD_AT_PLUS_A").reshape(prior.shape)
+def _spread(colours: np.ndarray, prior: np.ndarray, inside: Tuple[slice, slice]) -> np.ndarray:
+    """How likely each pixel (h, w) belongs to the object, by a random walker (Grady, 2006) that starts where `prior` is
+    surest."""
+    least, most = np.quantile(prior[inside], (SURE, 1 - SURE))
+    seeds = np.full(prior.shape, BESIDE)
+    seeds[inside] = np.where(prior[inside] >= most, OBJECT, np.where(prior[inside] <= least, BESIDE, 0))
+    if seeds.all() or not (seeds == OBJECT).any():
+        return (seeds == OBJECT).astype(float)
+    return random_walker(colours / 100, seeds, EDGE, mode="bf", channel_axis=-1, return_full_prob=True)[0]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ from typing import Sequence
 
 from errors import UserError
 
-from box_object import parse_box
-from command_line import Parser, numbers, real, whole
+from command_line import Parser, box, numbers, real, whole
 from json_file import read_json
 from mask_sources import FORMATS
 from models import LARGEST_SIDE, Architecture, smallest_size
@@ -235,7 +234,7 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
     add("--category", default=None, help="only instances of this category of the annotations (default: all)")
     add(
         "--box",
-        type=parse_box,
+        type=box,
         action="append",
         default=[],
         help="x0,y0,x1,y1 around an instance of the --image, in its pixels, in place of masks; once for each instance",

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 from typing import Tuple
 
 from errors import UserError
@@ -37,16 +35,6 @@ class NothingFound(UserError):
     def __init__(self, message: str, mask: np.ndarray) -> None:
         super().__init__(message)
         self.mask = mask
-
-
-def parse_box(text: str) -> Box:
-    """An argparse type: "x0,y0,x1,y1", whole numbers of pixels, x to the right and y down; x1 and y1 are excluded."""
-    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*(,\s*-?[0-9]{1,9}\s*){3}", text):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no box of four whole numbers x0,y0,x1,y1 (in pixels)")
-    x0, y0, x1, y1 = map(int, text.split(","))
-    if x0 >= x1 or y0 >= y1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} has no area; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
-    return x0, y0, x1, y1
 
 
 def clipped(box: Box, size: Size) -> Box:

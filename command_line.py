@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from errors import DEBUG, UserError
 
@@ -87,6 +87,16 @@ def whole(least: int, most: int = _LARGEST) -> Callable[[str], int]:
 def numbers(text: str) -> List[int]:
     """An argparse type: whole numbers from 0 on, with commas between them."""
     return [whole(0)(part) for part in text.split(",")]
+
+
+def box(text: str) -> Tuple[int, int, int, int]:
+    """An argparse type: "x0,y0,x1,y1", whole numbers of pixels, x to the right and y down; x1 and y1 are excluded."""
+    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*(,\s*-?[0-9]{1,9}\s*){3}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no box of four whole numbers x0,y0,x1,y1 (in pixels)")
+    x0, y0, x1, y1 = map(int, text.split(","))
+    if x0 >= x1 or y0 >= y1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} has no area; give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
 
 
 def real(below: float = float("inf"), zero: bool = True) -> Callable[[str], float]:

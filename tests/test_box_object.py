@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from box_object import NothingFound, clipped, ellipse, find_object, parse_box
+import command_line
+from box_object import NothingFound, clipped, ellipse, find_object
 from metrics import iou
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
@@ -129,7 +130,7 @@ def test_clipping():
 
 @pytest.mark.parametrize("text, box", [("1,2,30,40", (1, 2, 30, 40)), (" -5, 0,7 ,9 ", (-5, 0, 7, 9))])
 def test_a_box_is_read(text, box):
-    assert parse_box(text) == box
+    assert command_line.box(text) == box
 
 
 @pytest.mark.parametrize(
@@ -138,4 +139,4 @@ def test_a_box_is_read(text, box):
 )
 def test_a_text_that_is_no_box_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        parse_box(text)
+        command_line.box(text)

@@ -94,7 +94,7 @@ class Results:
         """Write index.html over all that was translated so far."""
         gallery.write_comparisons(self._record, self.done)
         shown = [one for _, one in sorted(self.done.items())]
-        section = gallery.Section(f"{len(shown)} pictures", "", comparisons=shown)
+        section = gallery.Section(f"{len(shown)} picture{'s' * (len(shown) != 1)}", "", comparisons=shown)
         gallery.write_page(self.folder / "index.html", "InstaGAN: translated pictures", [section])
 
 

@@ -235,12 +235,14 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
     add(
         "--box",
         type=box,
-        action="append",
+        metavar="X0,Y0,X1,Y1",
+        nargs="+",
+        action="extend",
         default=[],
-        help="x0,y0,x1,y1 around an instance of the --image, in its pixels, in place of masks; once for each instance",
+        help="a box around each instance of the --image, in its pixels, in place of masks",
     )
     add("--segmenter", default=None, help="find the instances with this model of segment.py, in place of masks")
-    add("--select", type=numbers, default=None, help="translate only the instances of these numbers, such as 0,2")
+    add("--select", type=numbers, metavar="I,J,...", help="translate only the instances of these numbers, such as 0,2")
 
 
 def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:

@@ -443,9 +443,11 @@ def test_boxes(done, tmp_path):
     done("--image", tmp_path / "scene.png", "--box", "15,35,65,85")
     by_mask, by_box = (image(tmp_path / out / "images" / "scene.png").astype(int) for out in ("files", "out"))
     assert np.abs(by_mask - by_box).mean() < 3
-    said = done("--image", tmp_path / "scene.png", "--box", "60,0,100,20", "--box", "15,35,65,85", out=tmp_path / "two")
+    said = done("--image", tmp_path / "scene.png", "--box", "60,0,100,20", "15,35,65,85", out=tmp_path / "two")
     assert "nothing stands out in the box 60,0,100,20" in said
     assert names(tmp_path / "two" / "masks") == ["scene_0.png", "scene_1.png"]
+    done("--image", tmp_path / "scene.png", "--box", "60,0,100,20", "--box", "15,35,65,85", out=tmp_path / "again")
+    same_result(tmp_path, "two", "again")
 
 
 def test_a_segmenter(done, data, tmp_path, run_main):

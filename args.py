@@ -65,7 +65,7 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
         raise UserError("give either --dataroot (with --phase), or --image with --masks")
     if args.dataroot is not None and args.masks:
         raise UserError("--masks goes with --image; the masks of a --dataroot are in its PHASE{A,B}_seg folders")
-    if args.box and not (args.image and Path(args.image).is_file()):
+    if args.box and (args.image is None or Path(args.image).is_dir()):
         raise UserError("--box goes with one picture as --image")
     given = [f"--{name}" for name in ("masks", "box", "segmenter") if getattr(args, name)]
     if len(given) > 1:
@@ -239,22 +239,29 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="a box around each instance of the --image, in its pixels, in place of masks",
+        help="a box drawn closely around each instance of the --image, in its pixels, in place of masks (--box=-5,... "
+        "where a number is negative)",
     )
     add("--segmenter", default=None, help="find the instances with this model of segment.py, in place of masks")
-    add("--select", type=numbers, metavar="I,J,...", help="translate only the instances of these numbers, such as 0,2")
+    add(
+        "--select",
+        type=numbers,
+        metavar="I,J,...",
+        help="translate only the instances of these numbers, such as 0,2: those of mask files, or else from 0 in "
+        "the order of boxes and annotations (a segmenter's: the largest first)",
+    )
+    add(
+        "--keep-size",
+        action="store_true",
+        help="work on each group of instances by itself, cut out with its surroundings, and put the results into the "
+        "picture at its own size; beyond a pixel of the network around them nothing is touched",
+    )
 
 
 def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--fineSizeW", type=whole(8, LARGEST_SIDE), default=None, help="width to work at (default: as trained)")
     add("--fineSizeH", type=whole(8, LARGEST_SIDE), default=None, help="height to work at (default: as trained)")
-    add(
-        "--keep-size",
-        action="store_true",
-        help="work on each group of instances by itself, cut out with its surroundings, and put the results into the "
-        "picture at its own size; nothing else in it is touched",
-    )
     add("--ins-per", type=whole(1), default=None, help="instances in one pass (default: as trained)")
     add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
     add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")

@@ -22,6 +22,9 @@ Size = Tuple[int, int]
 Translate = Callable[[np.ndarray, np.ndarray], Tuple[np.ndarray, np.ndarray]]
 
 LEAST_FEATHER = 2  # pixels
+# instances are translated together where the cut-out of one is at most so many times as large as the other's, and
+# shows so much of the other's height and width around it
+ALIKE, MARGIN = 1.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ def cut_out(instance: Window, picture: Size, view: View) -> Window:
 
 
 def groups(instances: Sequence[PlacedMask], ins_per: int, cut_outs: Sequence[Window]) -> List[List[int]]:
-    """Which instances to translate together: the first that is left, and up to `ins_per` - 1 more that are in its
-    cut-out as a whole.
+    """Which instances to translate together: the first that is left, and up to `ins_per` - 1 more that its cut-out
+    `shows`.
 
     Instances that overlap are translated in the order given: none is taken before one that it overlaps.
     """
@@ -132,7 +135,7 @@ def groups(instances: Sequence[PlacedMask], ins_per: int, cut_outs: Sequence[Win
     while left:
         group, waiting = [left[0]], []
         for i in left[1:]:
-            fits = len(group) < ins_per and cut_outs[group[0]].holds(instances[i].window)
+            fits = len(group) < ins_per and shows(cut_outs[group[0]], instances[i].window, cut_outs[i])
             if fits and not any(instances[i].overlaps(instances[j]) for j in waiting):
                 group.append(i)
             else:
@@ -140,6 +143,17 @@ def groups(instances: Sequence[PlacedMask], ins_per: int, cut_outs: Sequence[Win
         found.append(group)
         left = waiting
     return found
+
+
+def shows(window: Window, instance: Window, own: Window) -> bool:
+    """Whether a window does for an instance what its `own` cut-out does: it is shown at about the same scale, with room
+    around it for what becomes of it."""
+    height, width = (int(side * MARGIN) for side in instance.size)
+    # no farther than its own: there the picture ends
+    top, left = max(instance.top - height, own.top), max(instance.left - width, own.left)
+    bottom, right = min(instance.bottom + height, own.bottom), min(instance.right + width, own.right)
+    scales = [a / b for a, b in zip(window.size, own.size)]
+    return max(scales) <= ALIKE and window.holds(Window(top, left, bottom, right))
 
 
 def translate_in_place(
@@ -196,16 +210,18 @@ def blend(picture: np.ndarray, window: Window, translated: np.ndarray, union: np
 
 
 def feathered(union: np.ndarray, width: int, window: Window, picture: Size) -> np.ndarray:
-    """Weights (h, w) float32: 1 where `union` (h, w) bool is True, falling to 0 at `width` pixels from it, and towards
-    those edges of the window that are no edges of the picture."""
+    """Weights (h, w) float32: 1 where `union` (h, w) bool is True, falling to 0 within `width` pixels, and at the edges of
+    the window that are no edges of the picture."""
     inside = union.astype(np.float32)
     edges = window.top > 0, window.bottom < picture[0], window.left > 0, window.right < picture[1]
     sides = inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]
     for is_inner, side in zip(edges, sides):
         if is_inner:
             side[...] = 0
-    # the mean over a square is about a half where a straight border passes through its middle
-    weight = np.clip(2 * uniform_filter(inside, 2 * width - 1, mode="nearest"), inside, 1)
+    # the mean over a square is about a half where a straight border passes through its middle; its corners are `width`
+    # from there
+    square = 2 * int(width / 2**0.5) + 1
+    weight = np.clip(2 * uniform_filter(inside, square, mode="nearest"), inside, 1)
     # the filter's running sums leave a little where there is nothing
     weight[weight < 1e-6] = 0
     return weight

@@ -22,7 +22,7 @@ import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from errors import UserError
 
@@ -76,6 +76,20 @@ class MaskSource:
     def categories(self) -> List[str]:
         """The categories that the source tells of, sorted; none where it does not tell any."""
         return []
+
+    def check(self, images: Sequence[Path], category: str | None) -> None:
+        """Raise UserError where it cannot be the source of these pictures: it has no such category (None: any will do),
+        or is for one picture only."""
+        if category is not None and category not in self.categories():
+            known = ", ".join(self.categories()) or "none, so leave that out"
+            raise UserError(f"{self.path} has no category {category!r}; it has: {known}")
+        if self.format in ("labels", "labelme") and self.path.is_file() and len(images) > 1:
+            mend = "give the folder that has a file for each"
+            raise UserError(f"{self.path} is for one picture, but {images[0].parent} has {len(images)}; {mend}")
+
+    def left_out(self) -> str:
+        """What it has that is no mask of an instance, in words; an empty string where that is nothing."""
+        return ""
 
     def _read(self, image: Path, size: Size) -> Iterator[Instance]:
         raise NotImplementedError
@@ -290,10 +304,7 @@ def _packed(values: Any) -> Any:
 
 
 class CocoFile(MaskSource):
-    """A COCO JSON file; `document` is what is in it, where that has been read already (as `open_source` does).
-
-    `crowds` is the number of annotations that are left out as such.
-    """
+    """A COCO JSON file; `document` is what is in it, where that has been read already (as `open_source` does)."""
 
     format = "coco"
 
@@ -308,10 +319,17 @@ class CocoFile(MaskSource):
             self._pictures.setdefault(_base_name(str(picture.file_name)), []).append(picture)
         self._annotations: Dict[Any, List[_Annotation]] = {}
         annotations = self._entries(document, "annotations", _Annotation)
-        self.crowds = sum(bool(annotation.iscrowd) for annotation in annotations)
+        self._crowds = sum(bool(annotation.iscrowd) for annotation in annotations)
+        self._bare = sum(not annotation.segmentation and not annotation.iscrowd for annotation in annotations)
         for annotation in annotations:
             if annotation.segmentation and not annotation.iscrowd:
                 self._annotations.setdefault(_key(annotation.image_id), []).append(annotation)
+
+    def left_out(self) -> str:
+        """As `MaskSource.left_out`."""
+        found = ((self._crowds, "crowds (iscrowd)"), (self._bare, "without a segmentation"))
+        told = " and ".join(f"{count} {what}" for count, what in found if count)
+        return f"annotations that are left out: {told}" if told else ""
 
     def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
         entries = document.get(key)

@@ -96,8 +96,8 @@ def list_files(folder: Path, mask_folder: Path | None) -> Listing:
     return listing
 
 
-def find_pictures(folder: Path, mask_folder: Path) -> List[Item]:
-    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing), by name.
+def find_pictures(folder: Path, mask_folder: Path | None) -> List[Item]:
+    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing, or None), by name.
 
     Raises:
         UserError: where there is none, or a name or number occurs twice, or a name cannot be written into a page.
@@ -164,6 +164,8 @@ def read_level(path: str | Path) -> np.ndarray:
 
 def cut(level: np.ndarray, size: Tuple[int, int] | None) -> np.ndarray:
     """A mask's level (H, W) in [0, 1], or bool, resized (bicubic) to `size` = (height, width) and cut in the middle."""
+    if level.dtype == bool and level.shape == size:
+        return level
     return np.asarray(resized(Image.fromarray(level.astype(np.float32, copy=False)), size)) > 0.5
 
 
@@ -310,13 +312,21 @@ def resized(image: Image.Image, size: Tuple[int, int] | None) -> Image.Image:
     return image.resize((size[1], size[0]), Image.BICUBIC)
 
 
-def write_png(path: str | Path, array: np.ndarray) -> None:
+def colour_profile(path: str | Path) -> bytes | None:
+    """The ICC profile of a picture's file, which says what its colours mean; None where it has none, or none that holds
+    for what `read_picture` gives."""
+    profile = _opened(path).info.get("icc_profile")
+    # after 16 bytes it says of what colours it speaks
+    return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+
+
+def write_png(path: str | Path, array: np.ndarray, profile: bytes | None = None) -> None:
     """Write (H, W, 3), (H, W, 4) or (H, W) uint8 as a PNG file, whole or not at all; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as part:
         # a large photo is written six times as fast as by default, and its file is a sixth larger
-        Image.fromarray(array).save(part, compress_level=2)
+        Image.fromarray(array).save(part, compress_level=2, icc_profile=profile)
 
 
 def colour_masks(masks: np.ndarray) -> np.ndarray:
@@ -329,23 +339,23 @@ def colour_masks(masks: np.ndarray) -> np.ndarray:
     return shown.round().astype(np.uint8)
 
 
-def outline_masks(masks: np.ndarray, width: float = 0.011) -> np.ndarray:
+def outline_masks(masks: np.ndarray, numbers: Sequence[int] | None = None, width: float = 0.011) -> np.ndarray:
     """Draw the outlines of masks (N, H, W), bool or in [-1, 1], on a transparent ground: (s * H, s * W, 4) uint8.
 
-    Each line has the colour of its instance and a dark rim, so that it is seen on any ground; `width` is that of the
-    coloured part, as a share of the side of a square of the picture's area. A line is where its mask crosses the
-    middle, and along the edge of the picture where that cuts an instance. s is 1 for all but small pictures, which
-    lines as wide as their pixels would hide.
+    Each line has the colour of its instance's number (`instance_colour`; None: as they come) and a dark rim, so that it
+    is seen on any ground; `width` is that of the coloured part, as a share of the side of a square of the picture's
+    area. A line is where its mask crosses the middle, and along the edge of the picture where that cuts an instance. s
+    is 1 for all but small pictures, which lines as wide as their pixels would hide.
     """
     masks = masks_to_network(masks) if masks.dtype == bool else masks
     height, wide = masks.shape[1:]
     scale = -(-OUTLINES // max(height, wide))
     line = width * scale * (height * wide) ** 0.5
     drawn = np.zeros((scale * height, scale * wide, 4), np.float32)
-    for i, mask in enumerate(masks):
+    for number, mask in zip(range(len(masks)) if numbers is None else numbers, masks):
         inside = np.asarray(resized(Image.fromarray(mask.astype(np.float32)), drawn.shape[:2])) > 0
         window, distance = _distance_to_edge(inside, int(line) + 2)
-        for colour, thick in (((0, 0, 0, 190), 1.8 * line), ((*instance_colour(i), 255), line)):
+        for colour, thick in (((0, 0, 0, 190), 1.8 * line), ((*instance_colour(number), 255), line)):
             # a pixel that the line's own edge passes through has a part of it
             cover = np.clip(thick / 2 - distance + 0.5, 0, 1)[..., None] * np.float32(colour[3] / 255)
             part = drawn[window]

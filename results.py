@@ -6,7 +6,7 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 from errors import UserError
 
@@ -25,14 +25,14 @@ SHOWN = 1024  # pixels of the longer side of what the page shows; larger picture
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated picture: `before` and `after` (H, W, 3) uint8, and masks that are placed in it: those of all its
-    instances, first those that were translated, and what became of these, `new`, under the `numbers` of their files."""
+    """A translated picture: `before` and `after` (H, W, 3) uint8, masks by number that are placed in it, those of all
+    its instances and what became of some of these (`new`), and what colours mean (`pictures.colour_profile`)."""
 
     before: np.ndarray
     after: np.ndarray
-    old: Sequence[PlacedMask]
-    new: Sequence[PlacedMask]
-    numbers: Sequence[int]
+    old: Dict[int, PlacedMask]
+    new: Dict[int, PlacedMask]
+    profile: bytes | None
 
 
 class Results:
@@ -62,33 +62,40 @@ class Results:
         for old in (self.folder / "masks").glob(f"{glob.escape(name)}_*.png"):
             if old.stem.rpartition("_")[0] == name:
                 old.unlink()
-        size, write = translation.after.shape[:2], self._write
-        after, shown = write(f"images/{name}.png", translation.after), shown_size(size)
-        new, links = [], {}
-        for number, mask in zip(translation.numbers, translation.new):
-            whole, colour = mask.at(size), bytes(pictures.instance_colour(len(new))).hex()
-            links[number] = Link(f"mask {number}", write(f"masks/{name}_{number}.png", whole), f"#{colour}")
-            new.append(_smaller(whole, shown))
-        files = [link for _, link in sorted(links.items())]
-        if shown != size:
-            files.insert(0, Link(f"full size ({size[1]}x{size[0]})", after))
-            after = write(f"page/small_{name}.png", _smaller(translation.after, shown))
-        before = write(f"inputs/{name}.png", _smaller(translation.before, shown))
+        size, profile = translation.after.shape[:2], translation.profile
+        shown, image, small = shown_size(size), f"images/{name}.png", f"page/small_{name}.png"
+        before = self._write(f"inputs/{name}.png", _smaller(translation.before, shown), profile)
         # where nothing was translated, or by a model without masks, there is nothing to look for
-        old = [_smaller(mask.at(size), shown) for mask in translation.old if new]
-        outlines = [self._outline(f"page/before_{name}.png", old), self._outline(f"page/after_{name}.png", new)]
-        self.done[name] = Comparison(name, title, before, after, *outlines, files)
+        ranks = {number: rank for rank, number in enumerate(sorted(translation.old)) if translation.new}
+        old = {rank: _smaller(translation.old[number].at(size), shown) for number, rank in ranks.items()}
+        links, new = [], {}
+        for number, rank in ranks.items():
+            caption, path = f"{number}, left as it is", before
+            if number in translation.new:
+                whole = translation.new[number].at(size)
+                caption, path = f"mask {number}", self._write(f"masks/{name}_{number}.png", whole)
+                new[rank] = _smaller(whole, shown)
+            links.append(Link(caption, path, f"#{bytes(pictures.instance_colour(rank)).hex()}"))
+        (self.folder / small).unlink(missing_ok=True)
+        if shown != size:
+            links.insert(0, Link(f"full size ({size[1]}x{size[0]})", image))
+            self._write(small, _smaller(translation.after, shown), profile)
+        outlines = self._outline(f"page/before_{name}.png", old), self._outline(f"page/after_{name}.png", new)
+        # last: where it is, all of the picture's files are
+        self._write(image, translation.after, profile)
+        self.done[name] = Comparison(name, title, before, image if shown == size else small, *outlines, links)
 
-    def _write(self, path: str, array: np.ndarray) -> str:
-        pictures.write_png(self.folder / path, array)
+    def _write(self, path: str, array: np.ndarray, profile: bytes | None = None) -> str:
+        pictures.write_png(self.folder / path, array, profile)
         return path
 
-    def _outline(self, path: str, masks: List[np.ndarray]) -> str:
-        """Write the outlines of masks (H, W) uint8; gives the path, or an empty string where there is no mask."""
+    def _outline(self, path: str, masks: Dict[int, np.ndarray]) -> str:
+        """Write the outlines of masks (H, W) uint8 by the number of their colour; gives the path, or an empty string
+        where there is no mask."""
         if not masks:
             (self.folder / path).unlink(missing_ok=True)
             return ""
-        return self._write(path, pictures.outline_masks(np.array(masks) > 127))
+        return self._write(path, pictures.outline_masks(np.array([*masks.values()]) > 127, [*masks]))
 
     def write_page(self) -> None:
         """Write index.html over all that was translated so far."""

@@ -15,6 +15,7 @@ import argparse
 import errno
 import re
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
@@ -46,28 +47,30 @@ MaskReader = Callable[[Item, np.ndarray], Iterator[Tuple[int, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Task:
-    """How to translate: the command line, the model, where masks come from, and what decides about a random order."""
+    """How to translate: the command line, the model, and where masks come from."""
 
     args: argparse.Namespace
     model: Loaded
     read_masks: MaskReader
-    rng: np.random.Generator
 
 
 def main() -> int:
     """Run the command line; the exit code is 1 where a picture could not be translated."""
     args = translate_args(__doc__)
-    items = find_items(args)
+    annotations = find_annotations(args)
+    items = find_items(args, annotations)
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
     model = load_translator(args)
     check_masks(args, model.translator)
-    task = Task(args, model, mask_reader(args), np.random.default_rng(args.seed))
+    task = Task(args, model, mask_reader(args, annotations, items))
     atomic.make_folder(results.folder, "--output")
     with atomic.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):
-        failures = translate_items(items, task, results)
-    print(f"{len(items) - len(failures)} of {len(items)} pictures translated; open {results.folder / 'index.html'}")
+        untouched, failures = translate_items(items, task, results)
+    left = f", {len(untouched)} without an instance left as they are" if untouched else ""
+    count = len(items) - len(untouched) - len(failures)
+    print(f"{count} of {len(items)} pictures translated{left}; open {results.folder / 'index.html'}")
     for failure in failures:
         print(printable(f"not translated: {failure}"), file=sys.stderr)
     return 1 if failures else 0
@@ -87,14 +90,15 @@ def check_masks(args: argparse.Namespace, translator: Translator) -> None:
         )
 
 
-def translate_items(items: Sequence[Item], task: Task, results: Results) -> List[str]:
-    """Translate pictures into `results`, with its page, also over those that were done when Ctrl-C came. Returns why
-    others were not translated."""
-    failures = []
+def translate_items(items: Sequence[Item], task: Task, results: Results) -> Tuple[List[Item], List[str]]:
+    """Translate pictures into `results`, with its page, also over those that were done when Ctrl-C came. Returns those
+    in which there was nothing to translate, and why others were not translated."""
+    untouched, failures = [], []
     try:
         for item in tqdm(items, desc=f"translating {task.args.direction}", unit="picture", disable=len(items) == 1):
             try:
-                translate_item(item, task, results)
+                if not translate_item(item, task, results):
+                    untouched.append(item)
             except UserError as error:
                 failures.append(str(error))
             except OSError as error:
@@ -104,33 +108,68 @@ def translate_items(items: Sequence[Item], task: Task, results: Results) -> List
                 failures.append(f"{item.image}: its name is too long; shorten it")
     finally:
         results.write_page()
-    return failures
+    return untouched, failures
 
 
-def find_items(args: argparse.Namespace) -> List[Item]:
+def find_annotations(args: argparse.Namespace) -> Path | None:
+    """The file or folder of the `--image`'s masks if it is in a form in which one file holds all masks of a picture, or
+    of many; None where each mask has a file, or masks do not come from files."""
+    given = [Path(mask) for mask in args.masks]
+    if not given and args.image and Path(args.image).is_dir() and not args.segmenter:
+        given = [_beside(Path(args.image))]
+    found = given[0] if len(given) == 1 and args.mask_format != "masks" and _holds_annotations(given[0], args) else None
+    if found is None:
+        for flag, value in (("--category", args.category), ("--mask-format", args.mask_format == "labels" or None)):
+            if value:
+                raise UserError(f"{flag} goes with --image and one file or folder of annotations as --masks")
+    return found
+
+
+def _beside(image: Path) -> Path:
+    return image.with_name(image.name + "_seg")
+
+
+def _holds_annotations(path: Path, args: argparse.Namespace) -> bool:
+    if args.mask_format != "auto" or not path.is_dir():
+        return args.mask_format != "auto" or path.suffix.lower() == ".json"
+    listing = pictures.list_files(path, path)
+    has_json = any(file.suffix.lower() == ".json" for file in listing.other)
+    return not listing.masks and (has_json or bool(listing.images))
+
+
+def find_items(args: argparse.Namespace, annotations: Path | None) -> List[Item]:
     """The pictures that the command line asks for: one, a folder of them, or a data set's domain; each with its mask
     files, where there is one for each mask."""
     if args.image is None:
         return pictures.find_items(args.dataroot, args.phase, args.direction[0])
-    for mask in args.masks:
-        if not Path(mask).exists():
+    masks = [Path(mask) for mask in args.masks]
+    for mask in masks:
+        if not mask.exists():
             raise UserError(f"no file or folder {mask} (--masks)")
-    image = Path(args.image)
-    has_mask_files = not (args.box or args.segmenter or in_annotations(args))
+    image, has_mask_files = Path(args.image), not (args.box or args.segmenter or annotations)
     if image.is_dir():
-        folder = Path(args.masks[0]) if args.masks else image.with_name(image.name + "_seg")
-        if has_mask_files and (len(args.masks) > 1 or not folder.is_dir()):
+        folder = masks[0] if masks else _beside(image)
+        if has_mask_files and (len(masks) > 1 or not folder.is_dir()):
             raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is that of its masks")
         return pictures.find_pictures(image, folder if has_mask_files else None)
     if not image.is_file():
         raise UserError(f"no file or folder {image} (--image)")
     if not pictures.is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
-    masks = [Path(mask) for mask in args.masks if has_mask_files]
+    return [Item(image.stem, image, _mask_files(image.stem, masks) if has_mask_files else {})]
+
+
+def _mask_files(name: str, masks: List[Path]) -> Dict[int, Path]:
+    """The masks of one picture, which are given as files or by their folder."""
+    if len(masks) == 1 and masks[0].is_dir():
+        found = pictures.list_files(masks[0], masks[0]).masks.get(name, {})
+        if not found:
+            raise UserError(f"{masks[0]} has no masks {name}_0.png, {name}_1.png, ...; give those of this picture")
+        return {number: paths[0] for number, paths in sorted(found.items())}
     for mask in masks:
         if not mask.is_file():
-            raise UserError(f"{mask} is a folder; with one picture as --image, --masks are the files of its masks")
-    return [Item(image.stem, image, _numbered(image.stem, masks))]
+            raise UserError(f"{mask} is no file; with one picture as --image, --masks are the files of its masks")
+    return _numbered(name, masks)
 
 
 def _numbered(name: str, masks: List[Path]) -> Dict[int, Path]:
@@ -140,28 +179,19 @@ def _numbered(name: str, masks: List[Path]) -> Dict[int, Path]:
     return dict(zip(numbers if len(set(numbers)) == len(masks) else range(len(masks)), masks))
 
 
-def in_annotations(args: argparse.Namespace) -> bool:
-    """Whether `--masks` is in a form in which a file holds all masks of a picture, or of many."""
-    if len(args.masks) != 1 or args.mask_format == "masks":
-        return False
-    path = Path(args.masks[0])
-    has_json = path.suffix.lower() == ".json" or path.is_dir() and any(path.glob("*.json"))
-    return args.mask_format != "auto" or has_json
-
-
-def mask_reader(args: argparse.Namespace) -> MaskReader:
-    """Where masks come from: boxes, a segmenter, annotations, or files of their own."""
+def mask_reader(args: argparse.Namespace, annotations: Path | None, items: Sequence[Item]) -> MaskReader:
+    """Where the masks of `items` come from: boxes, a segmenter, annotations, or files of their own."""
     if args.box:
         return lambda item, picture: enumerate(object_in_box(picture, box) for box in args.box)
     if args.segmenter:
         segmenter = segment.load(args.segmenter)
         return lambda item, picture: enumerate(segmenter.instances(picture, args.direction[0]))
-    if not in_annotations(args):
-        return lambda item, picture: ((number, read_mask_file(path)) for number, path in item.masks.items())
-    source = mask_sources.open_source(args.masks[0], args.mask_format)
-    if args.category and args.category not in source.categories():
-        known = ", ".join(source.categories()) or "none"
-        raise UserError(f"{args.masks[0]} has no category {args.category!r}; it has: {known}")
+    if not annotations:
+        return lambda item, picture: ((n, read_mask_file(path, picture)) for n, path in item.masks.items())
+    source = mask_sources.open_source(annotations, args.mask_format)
+    source.check([item.image for item in items], args.category)
+    if source.left_out():
+        print(f"{source.path}: {source.left_out()}")
     return lambda item, picture: enumerate(
         instance.mask
         for instance in source.instances(item.image, picture.shape[:2])
@@ -178,10 +208,13 @@ def object_in_box(picture: np.ndarray, box: Box) -> np.ndarray:
         return error.mask
 
 
-def read_mask_file(path: Path) -> np.ndarray:
-    """How white a mask is: (H, W) float32 in [0, 1]; says so where it looks like something else."""
-    level = pictures.read_level(path)
-    if data_check.is_grey((level * 255).round().astype(np.uint8)):
+def read_mask_file(path: Path, picture: np.ndarray) -> np.ndarray:
+    """How white a mask of a picture (H, W, 3) is: (h, w) float32 in [0, 1]; says where it looks like something else."""
+    level, size = pictures.read_level(path), picture.shape[:2]
+    if not pictures.same_proportions(level.shape, size):
+        (height, width), (own_height, own_width) = size, level.shape
+        say(f"{path} is {own_width}x{own_height}, its picture {width}x{height} (width x height): it is stretched")
+    if data_check.is_grey((level * 255).round().astype(np.uint8)) or 0 < level.max() <= 0.5:
         say(f"{path}: {data_check.GREY}; it is cut in the middle (a label map wants --mask-format labels)")
     return level
 
@@ -191,8 +224,9 @@ def say(text: str) -> None:
     tqdm.write(printable(text))
 
 
-def translate_item(item: Item, task: Task, results: Results) -> None:
-    """Translate one picture's instances and put the result into `results`; says what was left alone and why."""
+def translate_item(item: Item, task: Task, results: Results) -> bool:
+    """Translate one picture's instances and put the result into `results`; says what was left alone and why. Returns
+    whether there was anything to translate."""
     args, model, translator = task.args, task.model, task.model.translator
     picture = pictures.read_picture(item.image)
     size = picture.shape[:2] if args.keep_size else model.size
@@ -206,10 +240,10 @@ def translate_item(item: Item, task: Task, results: Results) -> None:
     else:
         picture = np.asarray(pictures.resized(Image.fromarray(picture), size))
         after, new = translate_whole(picture, old, translator)
-    # translated ones first, so that an instance has one colour on the page
-    old += [mask for number, mask in masks.items() if number not in chosen]
     title = f"{item.name} ({args.direction}, {len(chosen)} instance{'s' * (len(chosen) != 1)})"
-    results.add(item.name, Translation(picture, after, old, new, chosen), title)
+    profile = pictures.colour_profile(item.image)
+    results.add(item.name, Translation(picture, after, masks, dict(zip(chosen, new)), profile), title)
+    return bool(chosen) or not translator.ins_per
 
 
 def translate_whole(
@@ -226,25 +260,28 @@ def choose(item: Item, masks: Dict[int, PlacedMask], task: Task) -> List[int]:
     """The numbers of a picture's instances to translate, in order; says which are left alone, and why.
 
     Raises:
-        UserError: where `--select` names none of its instances.
+        UserError: where `--select` names an instance that the one `--image` does not have.
     """
     args = task.args
     if not task.model.translator.ins_per:
         return []
     asked = [number for number in masks if args.select is None or number in args.select]
     missing = sorted(set(args.select or ()) - set(asked))
-    if missing and not asked:
+    if missing and args.image and Path(args.image).is_file():
         known = ", ".join(map(str, masks)) or "none"
         raise UserError(f"{item.image} has no instance {missing[0]} (--select); it has: {known}")
     area = np.array([masks[number].area for number in asked], int)
-    chosen = [asked[i] for i in instances.select_by_area(area, args.ins_max, args.set_order, task.rng)]
+    # the same whichever other pictures are translated
+    rng = np.random.default_rng([args.seed, zlib.crc32(item.name.encode("utf-8"))])
+    chosen = [asked[i] for i in instances.select_by_area(area, args.ins_max, args.set_order, rng)]
     others = [
         f"{item.name}_{number} ({'beyond --ins-max' if size else 'empty'})"
         for number, size in zip(asked, area)
         if number not in chosen
     ] + [f"{item.name}_{number} (there is none)" for number in missing]
     if not chosen:
-        say(f"{item.name}: no instance ({len(asked)} masks, all empty); the picture is left as it is")
+        what = f"{len(asked)} masks, all empty" if asked else "no masks"
+        say(f"{item.name}: no instance ({what}); the picture is left as it is")
     elif others:
         say(f"{item.name}: left alone: {', '.join(others)}")
     return chosen

@@ -98,7 +98,7 @@ def generate(
         images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
         sources = open_sources(domains)
         for letter, source in sources.items():
-            check_source(source, domains[letter], images[letter])
+            source.check(images[letter], domains[letter].category)
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
@@ -159,22 +159,11 @@ def default_masks(folder: Path, letter: str) -> Path:
     raise UserError(f"no masks in {beside}, and no .json files in {folder}; give --{letter.lower()}-masks")
 
 
-def check_source(source: MaskSource, domain: Domain, images: List[Path]) -> None:
-    """Raise UserError where a source cannot be that of a domain's pictures."""
-    if domain.category is not None and domain.category not in source.categories():
-        known = ", ".join(source.categories()) or "none: leave out --cat1 and --cat2"
-        raise UserError(f"{source.path} has no category {domain.category!r}; it has: {known}")
-    if source.format in ("labels", "labelme") and source.path.is_file() and len(images) > 1:
-        mend = "give the folder that has a file for each"
-        raise UserError(f"{source.path} is for one picture, but {domain.pictures} has {len(images)}; {mend}")
-
-
 def mend_of(source: MaskSource, letter: str) -> str:
     """What to do where no picture has an instance."""
     flag = letter.lower()
     # some programs mark all that they export as run lengths
-    crowds = getattr(source, "crowds", 0)
-    told = f" ({crowds} of its annotations are crowds, iscrowd, which are left out)" if crowds else ""
+    told = f" ({source.left_out()})" if source.left_out() else ""
     named = "file_names" if source.format == "coco" else "names"
     return (
         f"{source.path} was read as {source.format}{told}: see that its {named} are those of the pictures, "

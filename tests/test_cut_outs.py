@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_cdt
+from scipy.ndimage import distance_transform_edt
 
 import cut_outs
 from cut_outs import PlacedMask, View, Window, cut_out, groups, placed, translate_in_place
@@ -112,14 +112,29 @@ def test_neighbours_are_translated_together():
     assert groups(near, 4, far) == [[0], [1], [2, 3]]
 
 
+def test_a_small_instance_has_a_cut_out_of_its_own():
+    """In that of its large neighbour it would be a few pixels, or lie at the edge."""
+    large, small, twin = Window(50, 50, 150, 150), Window(90, 160, 100, 170), Window(50, 155, 150, 255)
+    view = View((64, 64), 0.4)
+    windows = [cut_out(w, (1000, 1000), view) for w in (large, small, twin)]
+    assert windows[0].holds(small)
+    instances = [placed(pixels(w, 1000, 1000)) for w in (large, small, twin)]
+    assert groups(instances[:2], 2, windows[:2]) == [[0], [1]]
+    assert windows[0].size == windows[2].size and not windows[0].holds(twin)
+    # moved so near that it is shown whole, but ends at the edge
+    near = Window(50, windows[0].right - 100, 150, windows[0].right)
+    instances[2], windows[2] = placed(pixels(near, 1000, 1000)), cut_out(near, (1000, 1000), view)
+    assert windows[0].holds(near) and groups(instances, 3, windows) == [[0], [1], [2]]
+
+
 @pytest.mark.parametrize("width", [2, 3, 7])
 def test_feathers_are_as_wide_as_is_said(width):
     union = disc(30, 20, 9) | disc(50, 45, 3)
     weight = cut_outs.feathered(union, width, Window(0, 0, 60, 50), (60, 50))
-    distance = distance_transform_cdt(~union, "chessboard")
+    distance = distance_transform_edt(~union)
     assert (weight[union] == 1).all()
-    assert (weight[distance >= width] == 0).all()
-    between = weight[(distance > 0) & (distance < width)]
+    assert (weight[distance > width] == 0).all()
+    between = weight[(distance > 0) & (distance <= width / 2)]
     assert between.max() <= 1 and (between > 0).all() and (between < 1).any()
 
 
@@ -147,7 +162,7 @@ def test_only_instances_are_touched(seed, ins_per, share):
     assert (picture == before).all()
     # the feathers are at most as wide as a pixel of the network is in the largest cut-out
     union = np.any([*masks, *(n.at((60, 50)) > 127 for n in new)], axis=0)
-    far = distance_transform_cdt(~union, "chessboard") >= max(2, round(max(60 / 16, 50 / 12)))
+    far = distance_transform_edt(~union) > max(2, round(max(60 / 16, 50 / 12)))
     assert (after[far] == picture[far]).all()
 
 

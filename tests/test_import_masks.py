@@ -464,7 +464,7 @@ def test_coco_with_nothing_but_crowds_says_so(tmp_path, run_main):
         annotation["iscrowd"] = 1
     (tmp_path / "all.json").write_text(json.dumps(document))
     flags = ("--a", photos, "--b", photos, "--a-masks", tmp_path / "all.json", "--b-masks", tmp_path / "all.json")
-    assert "2 of its annotations are crowds" in refuse_import(run_main, tmp_path / "out" / "set", *flags)
+    assert "left out: 2 crowds" in refuse_import(run_main, tmp_path / "out" / "set", *flags)
 
 
 def test_labelme_beside_the_pictures_and_other_kinds_of_picture(tmp_path, run_main):
@@ -532,7 +532,7 @@ def test_import_refuses_before_the_work_starts(tmp_path, run_main):
     assert "no pictures" in refused("--a", photos, "--b", empty)
     assert "--b-masks" in refused("--a", photos, "--a-masks", good, "--b", good)
     assert "--holdout" in refused(*usable, "--holdout", 1)
-    assert "no category 'sheep'; it has: none: leave out" in refused(*usable, "--cat1", "sheep")
+    assert "no category 'sheep'; it has: none, so leave that out" in refused(*usable, "--cat1", "sheep")
     assert "for one picture" in refused(*same, "--a-masks", good / "photo.png", "--b-masks", good)
     assert "nothing for trainA" in refused(*usable, "--min-area", 0.5)
     assert "was read as masks: see that its names" in refused(*usable, "--a-format", "masks")

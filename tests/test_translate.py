@@ -327,11 +327,15 @@ def test_selected_instances_only(done, photo, data, model, tmp_path, keep):
 
 
 def test_selected_instances_that_are_not_there(translated, data, tmp_path):
-    """In a folder, the pictures that have none of them are named, and what is missing of the others is said."""
-    code, out, err = translated("--dataroot", data, "--select", "3,7")
-    assert code == 1 and names(tmp_path / "out" / "images") == ["second.png"]
-    assert "first.png has no instance 3 (--select); it has: 0, 2, 5" in err
-    assert "second_7 (there is none)" in out
+    """In a folder, pictures that have none of them are left as they are, and what is missing of others is said."""
+    code, out, _ = translated("--dataroot", data, "--select", "3,7")
+    assert code == 0 and names(tmp_path / "out" / "masks") == ["second_3.png"]
+    assert "second_7 (there is none)" in out and "first: no instance" in out
+    assert "1 of 2 pictures translated, 1 without an instance left as they are" in out
+    np.testing.assert_array_equal(image(tmp_path / "out" / "images" / "first.png"), picture(1))
+    arguments = ["--image", data / "testA" / "first.png", "--masks", data / "testA_seg", "--select", "2,7"]
+    code, _, err = translated(*arguments, out=tmp_path / "one")
+    assert code == 1 and "first.png has no instance 7 (--select); it has: 0, 2, 5" in err
 
 
 @pytest.mark.parametrize(
@@ -344,6 +348,25 @@ def test_a_model_without_masks_takes_no_instances(translated, data, model, tmp_p
     assert word in refusal(translated, tmp_path, *arguments, of=tmp_path / "cyclegan.h5")
 
 
+def test_what_is_left_as_it_is_has_a_colour_on_the_page_too(done, data, tmp_path):
+    done("--dataroot", data, "--select", "5")
+    record = json.loads((tmp_path / "out" / "translations.json").read_text())["first"]["files"]
+    assert [link[0] for link in record] == ["0, left as it is", "2, left as it is", "mask 5"]
+    colours = [f"#{bytes(pictures.instance_colour(rank)).hex()}" for rank in range(3)]
+    assert [link[2] for link in record] == colours
+    masks = np.stack([SMALL, LARGE, MIDDLE]) > 0
+    np.testing.assert_array_equal(image(tmp_path / "out" / "page" / "before_first.png"), pictures.outline_masks(masks))
+
+
+@pytest.mark.parametrize(("space", "kept"), [("RGB ", True), ("CMYK", False)])
+def test_the_colour_profile_of_a_photo_is_kept(done, data, tmp_path, space, kept):
+    profile = bytes(16) + space.encode() + bytes(108)
+    Image.fromarray(picture(1)).save(tmp_path / "p.png", icc_profile=profile)
+    done("--image", tmp_path / "p.png", "--masks", data / "testA_seg" / "first_2.png")
+    found = Image.open(tmp_path / "out" / "images" / "p.png").info.get("icc_profile")
+    assert found == (profile if kept else None)
+
+
 def test_large_pictures_are_shown_smaller(done, tmp_path):
     """The page shows at most 1024 pixels; the files are as large as the picture."""
     Image.fromarray(picture(1, 60, 2048)).save(tmp_path / "wide.png")
@@ -353,6 +376,8 @@ def test_large_pictures_are_shown_smaller(done, tmp_path):
     assert image(out / "images" / "wide.png").shape == image(tmp_path / "wide.png").shape
     assert image(out / "inputs" / "wide.png").shape == image(out / "page" / "small_wide.png").shape == (30, 1024, 3)
     assert image(out / "masks" / "wide_0.png").shape == (60, 2048)
+    done("--image", tmp_path / "wide.png", "--masks", tmp_path / "m.png", "--overwrite")
+    assert not (out / "page" / "small_wide.png").exists()
 
 
 def with_share(model, tmp_path, value):
@@ -469,10 +494,53 @@ def test_a_segmenter(done, data, tmp_path, run_main):
     same_result(tmp_path, "files", "out")
 
 
+def test_one_picture_and_the_folder_of_its_masks(done, data, tmp_path):
+    done("--image", data / "testA" / "second.png", "--masks", data / "testA_seg")
+    assert names(tmp_path / "out" / "masks") == ["second_3.png"]
+
+
+def test_a_stray_json_does_not_hide_masks(done, data, tmp_path):
+    (data / "testA_seg" / "notes.json").write_text("{}")
+    assert "2 of 2 pictures translated" in done("--image", data / "testA")
+
+
+def test_a_folder_of_label_maps_is_known(done, data, tmp_path):
+    """Beside the pictures, and where --masks says."""
+    shutil.rmtree(data / "testA_seg")
+    (data / "testA_seg").mkdir()
+    labels = np.where(LARGE, 2, np.where(SMALL, 1, 0)).astype(np.uint8)
+    Image.fromarray(labels).save(data / "testA_seg" / "first.png")
+    said = done("--image", data / "testA")
+    assert names(tmp_path / "out" / "masks") == ["first_0.png", "first_1.png"] and "1 of 2 pictures" in said
+    assert "--mask-format labels" not in said
+
+
+def test_the_annotations_of_one_picture_are_not_those_of_all(translated, data, tmp_path):
+    file = tmp_path / "first.json"
+    file.write_text(json.dumps(annotation_files.labelme((HEIGHT, WIDTH), [annotation_files.labelme_mask(LARGE > 0)])))
+    assert "is for one picture" in refusal(translated, tmp_path, "--image", data / "testA", "--masks", file)
+
+
+def test_what_has_no_mask_is_said(done, data, tmp_path):
+    segmentations = [annotation_files.plain_rle(LARGE > 0), []]
+    content = annotation_files.coco((HEIGHT, WIDTH), segmentations, "first.png")
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    said = done("--image", data / "testA" / "first.png", "--masks", tmp_path / "all.json")
+    assert "left out: 1 without a segmentation" in said and names(tmp_path / "out" / "masks") == ["first_0.png"]
+
+
+def test_a_mask_of_another_shape_is_told(done, data, tmp_path):
+    Image.fromarray(mask(2, 2, 10, 10, 20, 16)).save(tmp_path / "m.png")
+    said = done("--image", data / "testA" / "first.png", "--masks", tmp_path / "m.png")
+    assert "m.png is 16x20, its picture 20x16 (width x height): it is stretched" in said
+
+
 def test_a_label_map_that_is_given_as_a_mask_is_told(done, data, tmp_path):
     file = tmp_path / "labels.png"
-    Image.fromarray(np.where(LARGE, 100, SMALL).astype(np.uint8)).save(file)
-    assert "--mask-format labels" in done("--image", data / "testA" / "first.png", "--masks", file)
+    for value, name in ((100, "grey"), (1, "dark")):
+        Image.fromarray(np.where(LARGE, value, SMALL if value > 1 else 0).astype(np.uint8)).save(file)
+        arguments = ["--image", data / "testA" / "first.png", "--masks", file]
+        assert "--mask-format labels" in done(*arguments, out=tmp_path / name)
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
@@ -679,7 +747,8 @@ def test_the_page_shows_all_four(done, data, tmp_path):
     assert [source for source in page.images if "first" in source] == first
     assert {f"masks/{name}" for name in names(out / "masks")} <= set(page.sources)
     np.testing.assert_array_equal(image(out / first[0]), picture(1))
-    before = pictures.masks_to_network(np.stack([LARGE, MIDDLE, SMALL]) > 0)
+    # in the order of their numbers, 0, 2 and 5
+    before = pictures.masks_to_network(np.stack([SMALL, LARGE, MIDDLE]) > 0)
     np.testing.assert_array_equal(image(out / first[1]), pictures.outline_masks(before))
     assert image(out / first[3]).shape == image(out / first[1]).shape
 
@@ -774,6 +843,11 @@ WRONG = [
     ("--dataroot {data} --box 1,2,3,4", ["--box", "--image"]),
     ("--image {A}/first.png --box 1,2,3,4 --masks {seg}/first_0.png", ["--box", "--masks"]),
     ("--image {A}/first.png --box 1,2,3", ["--box"]),
+    ("--image nowhere.png --box 1,2,3,4", ["nowhere.png", "--image"]),
+    ("--dataroot {data} --category dog", ["--category", "--masks"]),
+    ("--image {A} --category dog", ["--category", "--masks"]),
+    ("--dataroot {data} --mask-format labels", ["--mask-format", "--masks"]),
+    ("--image {A}/first.png --masks {seg}/first_0.png {seg}/first_2.png --mask-format labels", ["--mask-format"]),
 ]
 
 

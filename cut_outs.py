@@ -210,8 +210,8 @@ def blend(picture: np.ndarray, window: Window, translated: np.ndarray, union: np
 
 
 def feathered(union: np.ndarray, width: int, window: Window, picture: Size) -> np.ndarray:
-    """Weights (h, w) float32: 1 where `union` (h, w) bool is True, falling to 0 within `width` pixels, and at those edges
-    of the window that are no edges of the picture."""
+    """Weights (h, w) float32: 1 where `union` (h, w) bool is True, falling to 0 within `width` pixels, and at edges
+    of the window that are not the picture's."""
     inside = union.astype(np.float32)
     edges = window.top > 0, window.bottom < picture[0], window.left > 0, window.right < picture[1]
     sides = inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]

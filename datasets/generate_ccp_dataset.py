@@ -33,13 +33,14 @@ from errors import UserError, run_main
 from new_folder import new_folder
 from two_domains import (
     Made,
+    add_categories,
     add_holdout,
     add_writing,
     check_holdout,
     choose_held_out,
     count_files,
-    default_root,
     encode_mask,
+    parse,
     tell,
 )
 
@@ -238,21 +239,11 @@ def parse_arguments() -> argparse.Namespace:
         "Make a two-domain data set with masks from Clothing Co-Parsing (CCP).",
         epilog=f"Get CCP with: git clone {URL} datasets/clothing-co-parsing",
     )
-    add = parser.add_argument
-    add("--data_root", default="datasets/clothing-co-parsing", help="the folder that CCP was cloned to")
-    add(
-        "--save_root",
-        default=argparse.SUPPRESS,
-        help="the folder to make, for train.py --dataroot (default: from the categories, datasets/jeans2skirt_ccp)",
-    )
-    add("--cat1", default="jeans", help="what domain A shows; an unknown name makes the program list the 59 known")
-    add("--cat2", default="skirt", help="what domain B shows; pictures that show both go into both domains")
+    parser.add_argument("--data_root", default="datasets/clothing-co-parsing", help="the folder that CCP was cloned to")
+    add_categories(parser, "jeans", "skirt", "_ccp", "an unknown name makes the program list the 59 known")
     add_holdout(parser)
     add_writing(parser)
-    arguments = parser.parse_args()
-    if not hasattr(arguments, "save_root"):
-        arguments.save_root = default_root(arguments.cat1, arguments.cat2, "_ccp")
-    return arguments
+    return parse(parser, "_ccp")
 
 
 def main() -> None:

@@ -32,10 +32,11 @@ from two_domains import (
     ALL,
     Limits,
     Made,
+    add_categories,
     add_limits,
     add_writing,
     count_files,
-    default_root,
+    parse,
     refuse_empty,
     remove_empty,
     tell,
@@ -118,21 +119,11 @@ def parse_arguments() -> argparse.Namespace:
         epilog="--data_root is COCO as https://cocodataset.org offers it: annotations/instances_train2017.json,\n"
         "annotations/instances_val2017.json, train2017/ (becomes train), val2017/ (becomes test).",
     )
-    add = parser.add_argument
-    add("--data_root", default="datasets/coco", help="the folder that has COCO's annotations, train2017 and val2017")
-    add(
-        "--save_root",
-        default=argparse.SUPPRESS,
-        help="the folder to make, for train.py --dataroot (default: from the categories, datasets/sheep2giraffe_coco)",
-    )
-    add("--cat1", default="sheep", help="what domain A shows; an unknown name makes the program list the 80 known")
-    add("--cat2", default="giraffe", help="what domain B shows; pictures that show both go into both domains")
+    parser.add_argument("--data_root", default="datasets/coco", help="the folder with annotations, train2017 and val2017")
+    add_categories(parser, "sheep", "giraffe", "_coco", "an unknown name makes the program list the 80 known")
     add_limits(parser, min_area=0.001)
     add_writing(parser)
-    arguments = parser.parse_args()
-    if not hasattr(arguments, "save_root"):
-        arguments.save_root = default_root(arguments.cat1, arguments.cat2, "_coco")
-    return arguments
+    return parse(parser, "_coco")
 
 
 def main() -> None:

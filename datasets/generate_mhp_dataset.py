@@ -35,10 +35,11 @@ from two_domains import (
     ALL,
     Limits,
     Made,
+    add_categories,
     add_limits,
     add_writing,
     count_files,
-    default_root,
+    parse,
     refuse_empty,
     remove_empty,
     tell,
@@ -137,20 +138,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data_root", default="datasets/LV-MHP-v1", help="the folder with images, annotations and the two lists")
-    add(
-        "--save_root",
-        default=argparse.SUPPRESS,
-        help="the folder to make, for train.py --dataroot (default: from the categories, datasets/pants2skirt_mhp)",
-    )
-    add("--cat1", default="pants", help=f"what domain A shows, of: {', '.join(LABELS[1:])}")
-    add("--cat2", default="skirt", help="what domain B shows; pictures that show both go into both domains")
+    add_categories(parser, "pants", "skirt", "_mhp", f"one of: {', '.join(LABELS[1:])}")
     add("--landscape", action="store_true", help="keep pictures that are wider than high, too")
     add_limits(parser, min_area=0.001)
     add_writing(parser)
-    arguments = parser.parse_args()
-    if not hasattr(arguments, "save_root"):
-        arguments.save_root = default_root(arguments.cat1, arguments.cat2, "_mhp")
-    return arguments
+    return parse(parser, "_mhp")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import shlex
@@ -256,6 +257,27 @@ def add_writing(parser: Parser) -> None:
     add = parser.add_argument
     add("--workers", type=whole(1, 64), help="pictures worked on at a time (default: one for each core, at most 8)")
     add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
+
+
+def add_categories(parser: Parser, cat1: str, cat2: str, ending: str, known: str) -> None:
+    """Give a command line the categories of both domains, of which `known` tells, and where the data set goes."""
+    add = parser.add_argument
+    add(
+        "--save_root",
+        default=argparse.SUPPRESS,
+        help="the folder to make, for train.py --dataroot (default: from the categories, "
+        f"{default_root(cat1, cat2, ending)})",
+    )
+    add("--cat1", default=cat1, help=f"what domain A shows; {known}")
+    add("--cat2", default=cat2, help="what domain B shows; pictures that show both go into both domains")
+
+
+def parse(parser: Parser, ending: str) -> argparse.Namespace:
+    """Read a command line with `add_categories`; --save_root follows from the categories where it is not given."""
+    arguments = parser.parse_args()
+    if not hasattr(arguments, "save_root"):
+        arguments.save_root = default_root(arguments.cat1, arguments.cat2, ending)
+    return arguments
 
 
 def default_root(first: str, second: str, ending: str) -> str:

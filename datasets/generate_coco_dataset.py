@@ -119,7 +119,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="--data_root is COCO as https://cocodataset.org offers it: annotations/instances_train2017.json,\n"
         "annotations/instances_val2017.json, train2017/ (becomes train), val2017/ (becomes test).",
     )
-    parser.add_argument("--data_root", default="datasets/coco", help="the folder with annotations, train2017 and val2017")
+    parser.add_argument("--data_root", default="datasets/coco", help="folder with annotations, train2017 and val2017")
     add_categories(parser, "sheep", "giraffe", "_coco", "an unknown name makes the program list the 80 known")
     add_limits(parser, min_area=0.001)
     add_writing(parser)

@@ -47,7 +47,7 @@ def points(values: Any) -> np.ndarray:
 
 
 def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels inside a polygon (N, 2), which may reach out of the picture, as COCO's own code draws it."""
+    """The pixels inside a polygon (N, 2), as COCO's own code draws it once what is out of the picture is cut off."""
     mask = np.zeros(size, bool)
     corners = _clipped(corners, size)
     if len(corners) < 3:
@@ -82,9 +82,11 @@ def _clipped(corners: np.ndarray, size: Size) -> np.ndarray:
 
 
 def rectangle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels inside a rectangle, of which two opposite corners (2, 2) are given."""
+    """The pixels inside a rectangle, of which two opposite corners (2, 2) or all four (4, 2) are given."""
+    if len(corners) == 4:
+        return polygon_mask(corners, size)
     if len(corners) != 2:
-        raise ValueError("a rectangle has two points")
+        raise ValueError("a rectangle has two points or four")
     (left, top), (right, bottom) = corners
     return polygon_mask(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), size)
 

@@ -140,7 +140,7 @@ def refuse_bad(report: Report) -> None:
 
 def _check_domain(folder: Path, sizes: Sizes, masks: bool, report: Report) -> None:
     """Look at a folder of pictures and that of their masks; only that of `train` must be there and have masks."""
-    needed, mask_folder = folder.name[:-1] == "train", folder.with_name(folder.name + "_seg")
+    needed, mask_folder = folder.name[:-1] == "train", pictures.mask_folder_of(folder)
     for path in (folder, mask_folder):
         if path.is_symlink() and not path.exists():
             report.add(ERROR, "dangling-link", path, "it is a link that leads nowhere", "mend the link, or remove it")

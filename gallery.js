@@ -50,6 +50,9 @@ document.addEventListener("click", event => {
 });
 document.getElementById("previous").addEventListener("click", () => show(current - 1));
 document.getElementById("next").addEventListener("click", () => show(current + 1));
+document.getElementById("toggle").addEventListener("click", () => document.getElementById("outlines").click());
+// beside the dialog
+viewer.addEventListener("click", event => { if (event.target === viewer) viewer.close(); });
 document.getElementById("close").addEventListener("click", () => viewer.close());
 viewer.addEventListener("keydown", event => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

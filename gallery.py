@@ -33,7 +33,8 @@ translation; click a picture to see it large.</p>"""
 
 VIEWER = """<dialog id="viewer" aria-label="One picture, large">
 <p><button type="button" id="previous">← Previous</button> <button type="button" id="next" autofocus>Next →</button>
-<button type="button" id="close">Close</button></p><div id="shown"></div></dialog>"""
+<button type="button" id="toggle">Outlines</button> <button type="button" id="close">Close</button></p>
+<div id="shown"></div></dialog>"""
 
 
 @dataclass(frozen=True)

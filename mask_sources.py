@@ -19,7 +19,9 @@ for. COCO's pictures are found by their file names, whatever folder they are in.
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
@@ -224,6 +226,9 @@ class LabelMaps(MaskSource):
         if path is None:
             return
         labels = read_labels(path)
+        if _is_soft(labels):
+            mend = "call it NAME_0.png, as one instance's mask"
+            raise UserError(f"{path} is a mask with soft edges, and no label map; {mend}")
         upright = self._fitting(labels.shape, size, image, path)
         values = {int(v) for top in range(0, len(labels), STRIP) for v in np.unique(labels[top : top + STRIP])}
         if len(values) > MOST_LABELS:
@@ -231,6 +236,14 @@ class LabelMaps(MaskSource):
             raise UserError(f"{path} has {len(values)} values, too many for a label map; {mend}")
         for value in sorted(values - {0}):
             yield Instance("", upright(labels == value))
+
+
+def _is_soft(labels: np.ndarray) -> bool:
+    """Whether a label map is a mask with grey edges: nearly all is black or white, and the rest of many greys."""
+    if labels.dtype != np.uint8:
+        return False
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return np.count_nonzero(counts[1:255]) > 8 and counts[255] > 0.7 * counts[1:].sum()
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -316,7 +329,7 @@ class CocoFile(MaskSource):
         self._names = self._category_names(document)
         self._pictures: Dict[str, List[_Picture]] = {}
         for picture in self._entries(document, "images", _Picture):
-            self._pictures.setdefault(_base_name(str(picture.file_name)), []).append(picture)
+            self._pictures.setdefault(_known_as(_base_name(str(picture.file_name))), []).append(picture)
         self._annotations: Dict[Any, List[_Annotation]] = {}
         annotations = self._entries(document, "annotations", _Annotation)
         self._crowds = sum(bool(annotation.iscrowd) for annotation in annotations)
@@ -362,8 +375,10 @@ class CocoFile(MaskSource):
         picture = self._find(image)
         if picture is None:
             return
-        own = (picture.height, picture.width)
-        if not all(map(_is_length, own)):
+        given = (picture.height, picture.width)
+        # some tools write none, or 480.0
+        own = tuple(full if n is None else int(n) if _is_length(n) else 0 for n, full in zip(given, size))
+        if not all(own):
             raise UserError(f"{self.path} gives {image.name} no height and width that can be meant; mend them")
         upright = self._fitting(own, size, image, self.path)
         for annotation in self._annotations.get(_key(picture.id), ()):
@@ -376,7 +391,7 @@ class CocoFile(MaskSource):
 
     def _find(self, image: Path) -> _Picture | None:
         """The entry of a picture: the one of its name or, of several, the one whose folders are the picture's."""
-        entries = self._pictures.get(image.name, [])
+        entries = self._pictures.get(_known_as(image.name), [])
         if len(entries) > 1:
             parts = image.absolute().parts
             entries = [e for e in entries if parts[-len(_parts(e.file_name)) :] == _parts(e.file_name)] or entries
@@ -401,7 +416,8 @@ def _segmented(segmentation: Any, size: Size) -> np.ndarray:
     if not isinstance(segmentation, list):
         raise ValueError("it is neither polygons nor run lengths")
     mask = np.zeros(size, bool)
-    for polygon in segmentation:
+    # some tools write one polygon without the list around it
+    for polygon in segmentation if not isinstance(segmentation[0], (int, float)) else [segmentation]:
         flat = annotation_shapes.numbers(polygon)
         if len(flat) % 2:
             raise ValueError("a polygon has an x without y")
@@ -410,7 +426,7 @@ def _segmented(segmentation: Any, size: Size) -> np.ndarray:
 
 
 def _is_length(value: Any) -> bool:
-    return type(value) is int and 0 < value <= annotation_shapes.FARTHEST
+    return type(value) in (int, float) and 0 < value <= annotation_shapes.FARTHEST and value == int(value)
 
 
 def _key(identifier: Any) -> Any:
@@ -420,6 +436,11 @@ def _key(identifier: Any) -> Any:
 
 def _parts(file_name: Any) -> Tuple[str, ...]:
     return tuple(part for part in re.split(r"[\\/]", str(file_name)) if part not in ("", "."))
+
+
+def _known_as(name: str) -> str:
+    """A file's name as it is compared: letters with accents can be written in two ways, and macOS takes another one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _base_name(file_name: str) -> str:
@@ -436,9 +457,13 @@ class LabelmeFiles(MaskSource):
         self._files = _by_stem(path, ".json") if path.is_dir() else {path.stem: path}
 
     def categories(self) -> List[str]:
-        """As `MaskSource.categories`; reads all files."""
-        documents = map(self._document, self._files.values())
-        return sorted({label for document in documents for label, _ in _grouped(document["shapes"])})
+        """As `MaskSource.categories`; reads all files that can be read."""
+        found = set()
+        for path in self._files.values():
+            # a damaged one is told of where its picture is read
+            with suppress(UserError):
+                found.update(label for label, _ in _grouped(self._document(path)["shapes"]))
+        return sorted(found)
 
     def _read(self, image: Path, size: Size) -> Iterator[Instance]:
         path = self._files.get(image.stem) if self.path.is_dir() else self.path

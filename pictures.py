@@ -7,6 +7,7 @@ A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAM
 from __future__ import annotations
 
 import colorsys
+import io
 import re
 import struct
 import warnings
@@ -63,7 +64,20 @@ def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
     if not folder.is_dir():
         found = sorted({p.name[:-1] for p in Path(root).glob("*[AB]") if p.is_dir()})
         raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(found) or 'none'}")
-    return find_pictures(folder, folder.with_name(folder.name + "_seg"))
+    return find_pictures(folder, mask_folder_of(folder))
+
+
+def mask_folder_of(folder: Path) -> Path:
+    """Where the masks of a folder of pictures are: FOLDER_seg beside it.
+
+    Raises:
+        UserError: where there is nothing beside it.
+    """
+    # "." and ".." have no name of their own
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    if not named.name:
+        raise UserError(f"{folder} has no folder of masks beside it; give another folder of pictures")
+    return named.with_name(named.name + "_seg")
 
 
 @dataclass(frozen=True)
@@ -253,13 +267,14 @@ def open_with_header(path: str | Path, rough: bool = False) -> Tuple[Header, Ima
 
 
 def size_of(path: str | Path) -> Tuple[int, int]:
-    """The (height, width) of a picture as stored, of which only the header is read.
+    """The (height, width) of a picture when upright, of which only the header is read.
 
     Raises:
         UserError: where there is no picture.
     """
     with _opened(path) as image:
-        return image.height, image.width
+        turned = _orientation(image) in SIDEWAYS
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _opened(path: str | Path) -> Image.Image:
@@ -320,6 +335,14 @@ def colour_profile(path: str | Path) -> bytes | None:
     return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
 
 
+def mask_png(inside: np.ndarray) -> bytes:
+    """A mask (H, W) bool as the bytes of an 8-bit grey PNG file, white inside."""
+    buffer = io.BytesIO()
+    # level 1 takes a third of the time of the default, and masks come out at some kB either way
+    Image.fromarray(inside.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def write_png(path: str | Path, array: np.ndarray, profile: bytes | None = None) -> None:
     """Write (H, W, 3), (H, W, 4) or (H, W) uint8 as a PNG file, whole or not at all; missing folders are made."""
     path = Path(path)
@@ -339,7 +362,7 @@ def colour_masks(masks: np.ndarray) -> np.ndarray:
     return shown.round().astype(np.uint8)
 
 
-def outline_masks(masks: np.ndarray, numbers: Sequence[int] | None = None, width: float = 0.011) -> np.ndarray:
+def outline_masks(masks: np.ndarray, numbers: Sequence[int] | None = None, width: float = 0.009) -> np.ndarray:
     """Draw the outlines of masks (N, H, W), bool or in [-1, 1], on a transparent ground: (s * H, s * W, 4) uint8.
 
     Each line has the colour of its instance's number (`instance_colour`; None: as they come) and a dark rim, so that it

@@ -13,72 +13,26 @@ from __future__ import annotations
 
 import argparse
 import errno
-import hashlib
-import io
-import os
-import re
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Iterator, List, Sequence, Set, Tuple
+from typing import List, Sequence, Tuple
 
 from errors import UserError, printable, run_main
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import atomic
 import context
+import data_check
 import pictures
 import segmenter_training
 from args import segment_args
 from interruption import Interruption
 from pictures import Item
+from predicted_masks import PredictedMasks
 from segmenter import DOMAINS, Segmenter, load
-
-# in a folder of masks: the hash and name of each that was predicted, as sha256sum writes and checks them
-RECORD = ".predicted.sha256"
-
-
-class MaskFolder:
-    """The masks of one folder of pictures, of which it knows those that were predicted."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._record = folder, folder / RECORD
-        text = self._record.read_text("ascii", "replace") if self._record.is_file() else ""
-        self._predicted: Set[str] = set(re.findall(r"^[0-9a-f]{64}(?=  )", text, re.MULTILINE))
-
-    def is_open(self, item: Item, overwrite: bool) -> bool:
-        """Whether masks are to be predicted for a picture: it has none, or only predicted ones that may be replaced.
-
-        The first mask is written last: where it is missing, the others are what an interrupted run left.
-        """
-        if item.masks and 0 in item.masks and not overwrite:
-            return False
-        return all(path.is_file() and _hash(path.read_bytes()) in self._predicted for path in item.masks.values())
-
-    def write(self, item: Item, masks: Iterator[np.ndarray]) -> int:
-        """Put predicted `masks` (H, W) bool in the place of those that `item` has. Returns how many there are."""
-        files = [(self.folder / f"{item.name}_{i}.png", _png(mask)) for i, mask in enumerate(masks)]
-        # first, so that no predicted mask is ever taken for somebody's own
-        self._remember(files)
-        for number in sorted(item.masks):
-            item.masks[number].unlink()
-        for path, content in reversed(files):
-            with atomic.replacing(path) as part:
-                part.write_bytes(content)
-        return len(files)
-
-    def _remember(self, files: Sequence[Tuple[Path, bytes]]) -> None:
-        # not through a link, which could lead to any file
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        with open(os.open(self._record, flags, 0o666), "a", encoding="utf-8") as record:
-            record.writelines(f"{_hash(content)}  {printable(path.name)}\n" for path, content in files)
-            record.flush()
-            os.fsync(record.fileno())
-        self._predicted.update(_hash(content) for _, content in files)
 
 
 def main() -> int:
@@ -95,22 +49,29 @@ def train(args: argparse.Namespace) -> int:
     own, held_out = segmenter_training.find_sources(args.dataroot)
     settings = segmenter_training.choose_settings(own)
     height, width = settings.size
+    # held-out ones too: they are read at the very end only
+    phases = [phase for phase in ("train", "test") if phase == "train" or (Path(args.dataroot) / "testA").is_dir()]
+    sizes = data_check.Sizes(settings.size, (1, 1))
+    data_check.refuse_bad(data_check.check(args.dataroot, sizes, phases))
     print(f"{len(own)} pictures to learn from, {len(held_out)} to measure on, at {height}x{width} (height x width)")
     examples = segmenter_training.read_examples(own, settings.size)
     segmenter = Segmenter(settings, seed=args.seed)
     with Interruption("stopping after this step, to measure and keep the model as it is") as interruption:
         steps = segmenter_training.train(segmenter, examples, args.steps, args.seed, lambda: bool(interruption.signal))
+    how = {"steps": steps, "seed": args.seed}
+    segmenter.save(path, {**how, "scores": {}})
     scores = segmenter_training.measure(segmenter, held_out)
-    measured = {domain: score._asdict() for domain, score in scores.items()}
-    segmenter.save(path, {"scores": measured, "steps": steps, "seed": args.seed})
+    segmenter.save(path, {**how, "scores": {domain: score._asdict() for domain, score in scores.items()}})
     for domain, score in scores.items():
         of = f"mean over {score.pictures} pictures that it has not seen"
         print(f"{domain}: IoU {score.category_iou:.3f}, of single instances {score.instance_iou:.3f} ({of})")
     for domain in sorted(set(DOMAINS) - scores.keys()):
         print(f"{domain}: not measured, since no picture of it was left for that; look at what it predicts")
     print(f"{path}: {steps} of {args.steps} steps, {time.time() - start:.0f} s")
-    model, data = (shlex.quote(str(p)) for p in (path, args.dataroot))
-    print(f"next: python segment.py predict --model {model} --dataroot {data} --phase val")
+    what = f"--dataroot {shlex.quote(args.dataroot)} --phase val"
+    if not (Path(args.dataroot) / "valA").is_dir():
+        what = "--image FOLDER_OF_PICTURES --domain A"
+    print(f"next: python segment.py predict --model {shlex.quote(str(path))} {what}")
     return 128 + interruption.signal if interruption.signal else 0
 
 
@@ -129,8 +90,11 @@ def predict(args: argparse.Namespace) -> int:
     segmenter = load(args.model)
     failures: List[str] = []
     for folder, domain in find_folders(args):
-        masks = folder.with_name(f"{folder.name}_seg")
+        masks = pictures.mask_folder_of(folder)
         atomic.make_folder(masks, "folder of pictures")
+        others = pictures.list_files(masks, None)
+        if len(others.images) > sum(map(len, pictures.list_files(masks, masks).masks.values())) or others.other:
+            raise UserError(f"{masks} holds other files than masks NAME_0.png, ...; move them away")
         with atomic.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
             atomic.remove_unfinished(masks, ["*_*.png"])
             failures += predict_folder(segmenter, pictures.find_pictures(folder, masks), domain, masks, args.overwrite)
@@ -144,7 +108,7 @@ def find_folders(args: argparse.Namespace) -> List[Tuple[Path, str]]:
     if args.image is not None:
         if not Path(args.image).is_dir():
             raise UserError(f"no folder {args.image}; give one with pictures in it as --image")
-        return [(Path(args.image).resolve(), args.domain)]
+        return [(Path(args.image), args.domain)]
     there = [domain for domain in DOMAINS if (Path(args.dataroot) / f"{args.phase}{domain}").is_dir()]
     domains = [args.domain] if args.domain else there or DOMAINS
     for domain in domains:
@@ -156,7 +120,7 @@ def predict_folder(
     segmenter: Segmenter, items: Sequence[Item], domain: str, folder: Path, overwrite: bool
 ) -> List[str]:
     """Write the masks of what `items` show of a domain into `folder`. Returns why there are none for some pictures."""
-    masks, failures, found = MaskFolder(folder), [], []
+    masks, failures, found = PredictedMasks(folder), [], []
     to_do = [item for item in items if masks.is_open(item, overwrite)]
     for item in tqdm(to_do, desc=f"finding {domain}", unit="picture", disable=None):
         try:
@@ -172,16 +136,6 @@ def predict_folder(
     had = len(items) - len(to_do)
     print(f"{folder}: {sum(found)} masks for {len(found)} pictures{nothing}; {had} had masks, which are as they were")
     return failures
-
-
-def _png(mask: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(content, "PNG")
-    return content.getvalue()
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tqdm import tqdm
 import metrics
 import pictures
 from parallel import in_parallel
+from predicted_masks import PredictedMasks
 from segmenter import CHANNELS, DOMAINS, LARGEST_SIDE, NETWORK, Segmenter, Settings, Size
 
 BATCH = 8
@@ -62,14 +63,23 @@ def find_sources(root: str | Path) -> Tuple[List[Source], List[Source]]:
     if any((Path(root) / f"test{domain}").is_dir() for domain in DOMAINS):
         test = _sources(root, "test")
     if not test:
-        # by content, so that it does not depend on other pictures whether one is held out
-        test = {content: source for content, source in train.items() if int(content, 16) % HELD_OUT == 0}
+        test = _held_out(train)
     train = {content: source for content, source in train.items() if content not in test}
     for domain in DOMAINS:
         if not any(domain in source.masks for source in train.values()):
-            raise UserError(f"no picture of train{domain} in {root} has masks to learn from; put some there")
+            mend = "put some there that are not in `test` too"
+            raise UserError(f"no picture of train{domain} in {root} has masks to learn from; {mend}")
     own, held_out = ([found[content] for content in sorted(found)] for found in (train, test))
     return own[:MOST_PICTURES], held_out[: MOST_PICTURES // 4]
+
+
+def _held_out(train: Dict[str, Source]) -> Dict[str, Source]:
+    """One picture in five of each domain, by content and so by no order that means anything; never its last."""
+    chosen: Dict[str, Source] = {}
+    for domain in DOMAINS:
+        own = [content for content in sorted(train) if domain in train[content].masks]
+        chosen.update((content, train[content]) for content in own[: len(own) // HELD_OUT])
+    return chosen
 
 
 def _sources(root: str | Path, phase: str) -> Dict[str, Source]:
@@ -79,6 +89,11 @@ def _sources(root: str | Path, phase: str) -> Dict[str, Source]:
         if phase == "test" and not (Path(root) / f"{phase}{domain}").is_dir():
             continue
         items = [item for item in pictures.find_items(root, phase, domain) if item.masks]
+        predicted = PredictedMasks(pictures.mask_folder_of(Path(root) / f"{phase}{domain}"))
+        own = [item for item in items if not any(map(predicted.is_predicted, item.masks.values()))]
+        if len(own) < len(items):
+            print(f"{len(items) - len(own)} pictures of {phase}{domain} are left out: their masks were predicted")
+        items = own
         contents = in_parallel(lambda item: _content(item.image), items, f"reading {phase}{domain}")
         for content, item in zip(contents, items):
             found.setdefault(content, Source(item.image)).masks[domain] = list(item.masks.values())

@@ -65,6 +65,8 @@ def main() -> int:
     model = load_translator(args)
     check_masks(args, model.translator)
     task = Task(args, model, mask_reader(args, annotations, items))
+    if not args.keep_size:
+        print("pictures are resized to that (--keep-size leaves them as large as they are)")
     atomic.make_folder(results.folder, "--output")
     with atomic.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):
         untouched, failures = translate_items(items, task, results)
@@ -116,17 +118,13 @@ def find_annotations(args: argparse.Namespace) -> Path | None:
     of many; None where each mask has a file, or masks do not come from files."""
     given = [Path(mask) for mask in args.masks]
     if not given and args.image and Path(args.image).is_dir() and not args.segmenter:
-        given = [_beside(Path(args.image))]
+        given = [pictures.mask_folder_of(Path(args.image))]
     found = given[0] if len(given) == 1 and args.mask_format != "masks" and _holds_annotations(given[0], args) else None
     if found is None:
         for flag, value in (("--category", args.category), ("--mask-format", args.mask_format == "labels" or None)):
             if value:
                 raise UserError(f"{flag} goes with --image and one file or folder of annotations as --masks")
     return found
-
-
-def _beside(image: Path) -> Path:
-    return image.with_name(image.name + "_seg")
 
 
 def _holds_annotations(path: Path, args: argparse.Namespace) -> bool:
@@ -148,7 +146,7 @@ def find_items(args: argparse.Namespace, annotations: Path | None) -> List[Item]
             raise UserError(f"no file or folder {mask} (--masks)")
     image, has_mask_files = Path(args.image), not (args.box or args.segmenter or annotations)
     if image.is_dir():
-        folder = masks[0] if masks else _beside(image)
+        folder = masks[0] if masks else pictures.mask_folder_of(image)
         if has_mask_files and (len(masks) > 1 or not folder.is_dir()):
             raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is that of its masks")
         return pictures.find_pictures(image, folder if has_mask_files else None)
@@ -280,7 +278,7 @@ def choose(item: Item, masks: Dict[int, PlacedMask], task: Task) -> List[int]:
         if number not in chosen
     ] + [f"{item.name}_{number} (there is none)" for number in missing]
     if not chosen:
-        what = f"{len(asked)} masks, all empty" if asked else "no masks"
+        what = f"{len(asked)} masks, all empty" if asked else "none of --select" if masks else "no masks"
         say(f"{item.name}: no instance ({what}); the picture is left as it is")
     elif others:
         say(f"{item.name}: left alone: {', '.join(others)}")

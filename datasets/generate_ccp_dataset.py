@@ -39,13 +39,13 @@ from two_domains import (
     check_holdout,
     choose_held_out,
     count_files,
-    encode_mask,
     parse,
     tell,
 )
 
 from command_line import Parser
 from parallel import in_parallel
+from pictures import mask_png
 
 URL = "https://github.com/bearpaw/clothing-co-parsing"
 PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")
@@ -181,7 +181,7 @@ def read_masks(path: Path, wanted: dict[str, int]) -> Picture:
     for domain, label in wanted.items():
         inside = truth == label
         if inside.any():
-            masks[domain] = encode_mask(inside)
+            masks[domain] = mask_png(inside)
     return Picture(path.stem, truth.shape, masks)
 
 

@@ -53,7 +53,7 @@ from two_domains import (
 
 from command_line import Parser
 from mask_sources import FORMATS, MaskSource, open_source
-from pictures import EXTENSIONS
+from pictures import EXTENSIONS, mask_folder_of
 
 # pictures that can be read, and become PNG
 OTHERS = (".webp", ".bmp", ".gif")
@@ -99,6 +99,8 @@ def generate(
         sources = open_sources(domains)
         for letter, source in sources.items():
             source.check(images[letter], domains[letter].category)
+            if source.left_out():
+                print(f"{source.path}: {source.left_out()}")
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
@@ -151,7 +153,7 @@ def open_sources(domains: Dict[str, Domain]) -> Dict[str, MaskSource]:
 
 def default_masks(folder: Path, letter: str) -> Path:
     """Where the masks of a folder of pictures are if nobody says: PICTURES_seg, or LabelMe's files beside them."""
-    beside = folder.absolute().with_name(f"{folder.absolute().name}_seg")
+    beside = mask_folder_of(folder)
     if beside.is_dir():
         return beside
     if any(folder.glob("*.json")):

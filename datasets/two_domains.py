@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -124,11 +123,11 @@ def _masks_of(target: Path) -> Path:
 def _write_picture(image: Path, source: MaskSource, category: str | None, target: Path, limits: Limits) -> Outcome:
     if not pictures.is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
-    # decoded even where it is copied: one that is cut short is found here, and not in training
-    size = pictures.open_with_header(image)[0].size
-    found = (i for i in source.instances(image, size) if category is None or i.category == category)
-    masks, small, beyond = encoded(found, limits)
+    found = source.instances(image, pictures.size_of(image))
+    masks, small, beyond = encoded((i for i in found if category is None or i.category == category), limits)
     if masks:
+        # decoded even where it is copied: one that is cut short is found here, and not in training
+        pictures.open_picture(image)
         if image.suffix.lower() in pictures.EXTENSIONS:
             (target / image.name).write_bytes(image.read_bytes())
         else:
@@ -148,20 +147,12 @@ def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes],
         if area < limits.min_area * instance.mask.size:
             small += 1
             continue
-        kept.append((area, -number, encode_mask(instance.mask)))
+        kept.append((area, -number, pictures.mask_png(instance.mask)))
         if limits.max_instances and len(kept) > limits.max_instances:
             # of two that are equal, the later one goes
             kept.remove(min(kept))
             beyond += 1
     return [mask for _, _, mask in sorted(kept, key=lambda entry: -entry[1])], small, beyond
-
-
-def encode_mask(inside: np.ndarray) -> bytes:
-    """Return an (H, W) array of booleans as the bytes of an 8-bit grey PNG, 255 where True."""
-    buffer = io.BytesIO()
-    # Level 1 takes a third of the time of the default, and masks come out at some kB either way.
-    Image.fromarray(inside.astype(np.uint8) * 255).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def refuse_empty(outcomes: Dict[str, List[Outcome]], mends: Dict[str, str]) -> None:
@@ -282,7 +273,7 @@ def parse(parser: Parser, ending: str) -> argparse.Namespace:
 
 def default_root(first: str, second: str, ending: str) -> str:
     """Where a data set of these categories goes: datasets/jeans2skirt_ccp, say."""
-    return f"datasets/{first}2{second}{ending}".replace(" ", "_")
+    return "datasets/" + re.sub(r"[^\w-]+", "_", f"{first}2{second}{ending}")
 
 
 def tell(save_root: str | Path, first: str, second: str, made: Made) -> None:

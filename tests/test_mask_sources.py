@@ -391,7 +391,7 @@ FULL = SIZE[0] * SIZE[1]
         [[1, 2, 3, 4, 5]],
         [[1, 2, "3", 4, 5, 6]],
         [[1, 2, [3], 4, 5, 6]],
-        [1, 2, 3, 4, 5, 6],
+        [1, 2, 3, 4, 5],
         "polygon",
         7,
     ],
@@ -418,10 +418,47 @@ def test_coco_refuses_unknown_categories_and_pictures_without_size(tmp_path, pho
             read(open_source(write_json(tmp_path / "a.json", document)), photo)
         assert "\n" not in str(caught.value)
     document["annotations"][0]["category_id"] = 1
-    for side in (None, "30", 30.5, -30, 10**30, True):
+    for side in ("30", 30.5, -30, 10**30, True):
         document["images"][0]["height"] = side
         with pytest.raises(UserError, match="no height and width"):
             read(open_source(write_json(tmp_path / "a.json", document)), photo)
+    # as some tools write it, or leave it out
+    for side in (float(SIZE[0]), None):
+        document["images"][0]["height"] = side
+        assert len(read(open_source(write_json(tmp_path / "a.json", document)), photo)) == 1
+
+
+def test_coco_finds_names_that_are_written_in_another_way(tmp_path, photo):
+    """macOS keeps accents apart from their letters."""
+    image = photo.with_name("caf\u00e9.jpg")
+    photo.rename(image)
+    document = coco(SIZE, [plain_rle(MASKS[0])], "cafe\u0301.jpg")
+    assert len(read(open_source(write_json(tmp_path / "a.json", document)), image)) == 1
+
+
+def test_a_polygon_without_a_list_around_it(tmp_path, photo):
+    corners = [2.0, 3.0, 12.0, 3.0, 12.0, 9.0, 2.0, 9.0]
+    documents = [coco(SIZE, [segmentation]) for segmentation in (corners, [corners])]
+    (flat,), (nested,) = (read(open_source(write_json(tmp_path / "a.json", document)), photo) for document in documents)
+    np.testing.assert_array_equal(flat, nested)
+
+
+def test_a_rectangle_of_four_points():
+    corners = np.array([[2.0, 3.0], [12.0, 3.0], [12.0, 9.0], [2.0, 9.0]])
+    mask = annotation_shapes.rectangle_mask(corners, (20, 20))
+    np.testing.assert_array_equal(mask, rectangle((20, 20), 3, 2, 9, 12))
+
+
+def test_a_soft_mask_is_no_label_map(tmp_path, photo):
+    soft = np.clip((20 - np.hypot(*np.mgrid[-15:15, -20:20])) * 100, 0, 255).astype(np.uint8)
+    Image.fromarray(soft).resize(SIZE[::-1]).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match="soft edges, and no label map"):
+        read(open_source(tmp_path / "photo.png", "labels"), photo)
+    # many instances, one of which has the value 255
+    many = np.zeros(SIZE, np.uint8)
+    many[: SIZE[0] // 2, :20] = np.arange(236, 256)
+    Image.fromarray(many).save(tmp_path / "photo.png")
+    assert len(read(open_source(tmp_path / "photo.png", "labels"), photo)) == 20
 
 
 # --- polygons and run lengths -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import pytest
 import cpu_kernels
 import data_check
 import pictures
+import predicted_masks
 import segment
 import segmenter_training
 from metrics import iou
@@ -281,10 +282,57 @@ def test_a_folder_of_pictures(trained, val, run_main):
 def test_a_record_that_is_a_link_leads_nowhere(trained, val, run_main, tmp_path):
     (val / "valA_seg").mkdir()
     (tmp_path / "precious").write_text("")
-    (val / "valA_seg" / segment.RECORD).symlink_to(tmp_path / "precious")
+    (val / "valA_seg" / predicted_masks.RECORD).symlink_to(tmp_path / "precious")
     code, _, err = run_main(segment, "predict", "--model", trained, "--dataroot", val)
     assert code == 2 and err.count("\n") == 1
-    assert (tmp_path / "precious").read_text() == "" and not content(val / "valA_seg").keys() - {segment.RECORD}
+    assert (tmp_path / "precious").read_text() == "" and not content(val / "valA_seg").keys() - {predicted_masks.RECORD}
+
+
+def test_what_was_predicted_is_no_truth(trained, val, run_main):
+    """Neither to learn from nor to measure on."""
+    own, _ = segmenter_training.find_sources(val)
+    shutil.rmtree(val / "testA_seg")
+    name = next(path.stem for path in (val / "trainA").iterdir())
+    for mask in (val / "trainA_seg").glob(f"{name}_*.png"):
+        mask.unlink()
+    for phase in ("train", "test"):
+        command = ["predict", "--model", trained, "--dataroot", val, "--phase", phase, "--context", "cpu"]
+        assert run_main(segment, *command)[0] == 0
+    assert list((val / "testA_seg").glob("*.png")) and list((val / "trainA_seg").glob(f"{name}_*.png"))
+    left, held_out = segmenter_training.find_sources(val)
+    assert len(left) == len(own) - 1 and name not in {s.image.stem for s in left if s.image.parent.name == "trainA"}
+    assert {domain for source in held_out for domain in source.masks} == {"B"}
+
+
+def test_damaged_files_are_told_before_the_training(val, run_main, tmp_path, monkeypatch):
+    """Held-out ones too, which are read at the end only."""
+    make_small(monkeypatch)
+    victim = next((val / "testB").iterdir())
+    victim.write_bytes(victim.read_bytes()[:100])
+    command = ["train", "--dataroot", val, "--output", tmp_path / "m.h5", "--steps", 10**6, "--context", "cpu"]
+    code, _, err = run_main(segment, *command)
+    assert code == 2 and victim.name in err and not (tmp_path / "m.h5").exists()
+
+
+def test_a_fifth_is_held_out_and_never_the_last(val):
+    shutil.rmtree(val / "testA"), shutil.rmtree(val / "testB")
+    own, held_out = segmenter_training.find_sources(val)
+    assert len(own) == 40 and len(held_out) == 8
+    for domain in "AB":
+        assert sum(domain in source.masks for source in held_out) == 24 // 5
+        for path in sorted((val / f"train{domain}").iterdir())[1:]:
+            path.unlink()
+    own, held_out = segmenter_training.find_sources(val)
+    assert len(own) == 2 and not held_out
+
+
+def test_other_files_among_masks_are_not_mixed_with_predictions(trained, val, run_main):
+    (val / "valA_seg").mkdir()
+    shutil.copy(next((val / "testA_seg").iterdir()), val / "valA_seg" / "labels.png")
+    command = ["predict", "--model", trained, "--dataroot", val, "--phase", "val", "--context", "cpu"]
+    code, _, err = run_main(segment, *command)
+    assert code == 2 and "valA_seg holds other files" in err
+    assert [path.name for path in (val / "valA_seg").iterdir() if path.suffix] == ["labels.png"]
 
 
 def test_pictures_that_cannot_be_read_cost_only_themselves(trained, val, run_main):

@@ -494,6 +494,12 @@ def test_a_segmenter(done, data, tmp_path, run_main):
     same_result(tmp_path, "files", "out")
 
 
+def test_the_folder_that_one_is_in(done, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data / "testA")
+    done("--image", ".")
+    assert names(tmp_path / "out" / "masks") == ["first_0.png", "first_2.png", "first_5.png", "second_3.png"]
+
+
 def test_one_picture_and_the_folder_of_its_masks(done, data, tmp_path):
     done("--image", data / "testA" / "second.png", "--masks", data / "testA_seg")
     assert names(tmp_path / "out" / "masks") == ["second_3.png"]

@@ -196,7 +196,7 @@ def _row(folder: Path, row: Row, wide: bool) -> str:
 
 def _chip(colour: str) -> str:
     """A spot of a colour; drawn, since the page's policy forbids styles that are written beside the text."""
-    spot = '<svg viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4" fill="{}"/></svg>'
+    spot = '<svg viewBox="0 0 10 10" aria-hidden="true"><rect x="1" y="1" width="8" height="8" rx="2" fill="{}"/></svg>'
     return spot.format(escape(colour)) if colour else ""
 
 

@@ -93,6 +93,10 @@ class MaskSource:
         """What it has that is no mask of an instance, in words; an empty string where that is nothing."""
         return ""
 
+    def beyond(self, images: Sequence[Path]) -> str:
+        """Which pictures it knows that are not among `images`, in words; an empty string where it knows no others."""
+        return ""
+
     def _read(self, image: Path, size: Size) -> Iterator[Instance]:
         raise NotImplementedError
 
@@ -343,6 +347,11 @@ class CocoFile(MaskSource):
         found = ((self._crowds, "crowds (iscrowd)"), (self._bare, "without a segmentation"))
         told = " and ".join(f"{count} {what}" for count, what in found if count)
         return f"annotations that are left out: {told}" if told else ""
+
+    def beyond(self, images: Sequence[Path]) -> str:
+        """As `MaskSource.beyond`."""
+        missing = sorted(self._pictures.keys() - {_known_as(image.name) for image in images})
+        return f"{len(missing)} of its {len(self._pictures)} pictures are not there ({missing[0]})" if missing else ""
 
     def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
         entries = document.get(key)

@@ -65,7 +65,7 @@ def main() -> int:
     model = load_translator(args)
     check_masks(args, model.translator)
     task = Task(args, model, mask_reader(args, annotations, items))
-    if not args.keep_size:
+    if not args.keep_size and model.translator.ins_per:
         print("pictures are resized to that (--keep-size leaves them as large as they are)")
     atomic.make_folder(results.folder, "--output")
     with atomic.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):

@@ -29,7 +29,7 @@ from typing import Dict, List, Tuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from errors import UserError, run_main
+from errors import UserError, printable, run_main
 
 from new_folder import new_folder
 from two_domains import (
@@ -99,8 +99,8 @@ def generate(
         sources = open_sources(domains)
         for letter, source in sources.items():
             source.check(images[letter], domains[letter].category)
-            if source.left_out():
-                print(f"{source.path}: {source.left_out()}")
+            for told in filter(None, (source.left_out(), source.beyond(images[letter]))):
+                print(printable(f"{source.path}: {told}"))
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"

@@ -467,6 +467,18 @@ def test_coco_with_nothing_but_crowds_says_so(tmp_path, run_main):
     assert "left out: 2 crowds" in refuse_import(run_main, tmp_path / "out" / "set", *flags)
 
 
+def test_coco_of_more_pictures_than_there_are_says_so(tmp_path, run_main):
+    photos = tmp_path / "farm"
+    save_photo(photos / "photo.jpg")
+    document = coco(SIZE, [plain_rle(LEFT), plain_rle(RIGHT)])
+    document["images"] += [{**document["images"][0], "id": i, "file_name": f"{i}.jpg"} for i in (8, 9)]
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    flags = ["--a", photos, "--b", photos, "--a-masks", tmp_path / "all.json", "--b-masks", tmp_path / "all.json"]
+    code, out, err = run_main(import_masks, *flags, "--save_root", tmp_path / "set", "--holdout", 0)
+    assert code == 0, err
+    assert "2 of its 3 pictures are not there (8.jpg)" in out
+
+
 def test_labelme_beside_the_pictures_and_other_kinds_of_picture(tmp_path, run_main):
     turned = Image.Exif()
     turned[0x0112] = 6

@@ -19,7 +19,6 @@ from errors import UserError
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
 import atomic
 
@@ -390,6 +389,9 @@ def outline_masks(masks: np.ndarray, numbers: Sequence[int] | None = None, width
 def _distance_to_edge(inside: np.ndarray, margin: int) -> Tuple[Tuple[slice, slice], np.ndarray]:
     """How far pixels are from the edge of an instance (H, W) bool, for those up to `margin` around it, and where these
     are; the edge of the picture is one too."""
+    # slow to import, and training does without
+    from scipy.ndimage import distance_transform_edt
+
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return (slice(0), slice(0)), np.zeros((0, 0), np.float32)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "tests" / "data" / "reference"
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+# a shell has its background jobs ignore Ctrl-C, and what these start would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import errors  # noqa: E402
 from errors import UserError  # noqa: E402

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Iterator, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 # NNabla sets up logging when it is imported, so that it and others greet on standard error, among our one line. Done
 # before, this leaves warnings only; so this module is imported before NNabla (pyproject.toml, isort).
@@ -27,6 +28,20 @@ if Path(sys.argv[0]).resolve().parent in (ROOT := Path(__file__).resolve().paren
 
 class UserError(Exception):
     """Something the user can put right. The message is one line: what is wrong, then what to do about it."""
+
+
+@contextmanager
+def collected(failures: List[str], path: Path) -> Iterator[None]:
+    """Add to `failures` why a picture at `path`, one of many, could not be worked on: a `UserError`, or a name that is
+    too long once ours is added. Any other error of the system would meet the next picture too, and is raised."""
+    try:
+        yield
+    except UserError as error:
+        failures.append(str(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        failures.append(f"{path}: its name is too long; shorten it")
 
 
 def run_main(main: Callable[[], int | None]) -> None:

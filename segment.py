@@ -12,14 +12,13 @@ already are never touched; --overwrite predicts anew what was predicted before a
 from __future__ import annotations
 
 import argparse
-import errno
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from errors import UserError, printable, run_main
+from errors import UserError, collected, printable, run_main
 
 from tqdm import tqdm
 
@@ -92,8 +91,7 @@ def predict(args: argparse.Namespace) -> int:
     for folder, domain in find_folders(args):
         masks = pictures.mask_folder_of(folder)
         atomic.make_folder(masks, "folder of pictures")
-        others = pictures.list_files(masks, None)
-        if len(others.images) > sum(map(len, pictures.list_files(masks, masks).masks.values())) or others.other:
+        if pictures.list_files(masks, masks).other:
             raise UserError(f"{masks} holds other files than masks NAME_0.png, ...; move them away")
         with atomic.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
             atomic.remove_unfinished(masks, ["*_*.png"])
@@ -123,15 +121,8 @@ def predict_folder(
     masks, failures, found = PredictedMasks(folder), [], []
     to_do = [item for item in items if masks.is_open(item, overwrite)]
     for item in tqdm(to_do, desc=f"finding {domain}", unit="picture", disable=None):
-        try:
+        with collected(failures, item.image):
             found.append(masks.write(item, segmenter.instances(pictures.read_picture(item.image), domain)))
-        except UserError as error:
-            failures.append(str(error))
-        except OSError as error:
-            # a mask's name is a little longer than its picture's; anything else would meet the next picture too
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            failures.append(f"{item.image}: its name is too long; shorten it")
     nothing = f"; nothing was found in {found.count(0)}" if 0 in found else ""
     had = len(items) - len(to_do)
     print(f"{folder}: {sum(found)} masks for {len(found)} pictures{nothing}; {had} had masks, which are as they were")

@@ -12,7 +12,6 @@ python translate.py --model tmp.monitor --image photos --segmenter segmenter.h5 
 from __future__ import annotations
 
 import argparse
-import errno
 import re
 import sys
 import zlib
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
-from errors import UserError, printable, run_main
+from errors import UserError, collected, printable, run_main
 
 import numpy as np
 from PIL import Image
@@ -98,16 +97,9 @@ def translate_items(items: Sequence[Item], task: Task, results: Results) -> Tupl
     untouched, failures = [], []
     try:
         for item in tqdm(items, desc=f"translating {task.args.direction}", unit="picture", disable=len(items) == 1):
-            try:
+            with collected(failures, item.image):
                 if not translate_item(item, task, results):
                     untouched.append(item)
-            except UserError as error:
-                failures.append(str(error))
-            except OSError as error:
-                # our names are a little longer than the input's; anything else would meet the next picture too
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                failures.append(f"{item.image}: its name is too long; shorten it")
     finally:
         results.write_page()
     return untouched, failures

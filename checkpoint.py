@@ -7,6 +7,7 @@ checksums, and is read without executing anything, and into no more memory than 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -35,9 +36,15 @@ def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Pa
     """Write the checkpoint of `iteration` into `folder`; gives its path."""
     path = Path(folder) / f"checkpoint_{iteration:06d}.npz"
     with atomic.replacing(path) as part:
-        text = np.frombuffer(json.dumps(state).encode("utf-8"), np.uint8)
-        np.savez(part, state=text, **{f"arrays/{name}": v for name, v in arrays.items()})
+        _write(part, arrays, state)
     return path
+
+
+def dumps(arrays: Arrays, state: State) -> bytes:
+    """What `save` would write, for another process to put it into its checkpoint."""
+    file = io.BytesIO()
+    _write(file, arrays, state)
+    return file.getvalue()
 
 
 def find(folder: str | Path) -> List[Path]:
@@ -63,20 +70,21 @@ def load(path: str | Path) -> Tuple[Arrays, State]:
         UserError: where it is damaged, or is no file of `save`.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            # what is compressed, or in the file once and in its directory many times, can be larger than the file
-            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-            if not stored or sum(member.file_size for member in members) > Path(path).stat().st_size:
-                raise ValueError("it is compressed")
-            found = {member.filename: _array(archive, member) for member in members}
-        state = json.loads(found.pop("state.npy").tobytes())
-        names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in found}
-        if type(state) is not dict or not all(names.values()):
-            raise ValueError("it is no checkpoint")
-        return {names[name][1]: array for name, array in found.items()}, state
+        return _read(path, Path(path).stat().st_size)
     except _DAMAGED as error:
         raise UserError(f"{path} is damaged ({_cause(error)})") from None
+
+
+def loads(data: bytes) -> Tuple[Arrays, State]:
+    """Read what `dumps` gave.
+
+    Raises:
+        ValueError: where it is nothing of the kind.
+    """
+    try:
+        return _read(io.BytesIO(data), len(data))
+    except _DAMAGED as error:
+        raise ValueError(_cause(error)) from None
 
 
 def load_newest(folder: str | Path) -> Tuple[Path, Arrays, State]:
@@ -97,6 +105,26 @@ def keep_last(folder: str | Path, stem: str, ending: str, count: int) -> None:
     """Delete all but the last `count` of the files STEM_NUMBER.ENDING in `folder`."""
     for path in numbered(folder, stem, ending)[:-count]:
         path.unlink()
+
+
+def _write(file: str | Path | io.BytesIO, arrays: Arrays, state: State) -> None:
+    text = np.frombuffer(json.dumps(state).encode("utf-8"), np.uint8)
+    np.savez(file, state=text, **{f"arrays/{name}": v for name, v in arrays.items()})
+
+
+def _read(file: str | Path | io.BytesIO, size: int) -> Tuple[Arrays, State]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        # what is compressed, or in the file once and in its directory many times, can be larger than the file
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        if not stored or sum(member.file_size for member in members) > size:
+            raise ValueError("it is compressed")
+        found = {member.filename: _array(archive, member) for member in members}
+    state = json.loads(found.pop("state.npy").tobytes())
+    names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in found}
+    if type(state) is not dict or not all(names.values()):
+        raise ValueError("it is no checkpoint")
+    return {names[name][1]: array for name, array in found.items()}, state
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

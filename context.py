@@ -40,6 +40,11 @@ def set_context(name: str, device_id: str = "0", type_config: str = "float") -> 
     return f"context: {chosen}" + (f", device {device_id}" if chosen == "cudnn" else "")
 
 
+def on_cpu() -> bool:
+    """Whether the default context is the CPU's."""
+    return any(backend.startswith("cpu") for backend in nn.get_current_context().backend)
+
+
 def _cuda_problem(device_id: str) -> str:
     """Why the CUDA extension cannot be used, or an empty string."""
     try:

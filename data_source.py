@@ -114,12 +114,25 @@ def _length(path: Path) -> int:
 class DataIterator:
     """Batches of samples without end, shuffled anew for each round over the source, prepared in the background.
 
+    Of several `processes`, all with generators of the same state, each gets its own `batch_size` samples of batches
+    that are so many times as large: `rank` 0 the first ones, and so on.
+
     `state()` describes the batches not yet handed out, whatever is prefetched, so that an iterator that was given
     it by `set_state()` goes on with the same samples, crops and flips.
     """
 
-    def __init__(self, source: DomainSource, batch_size: int, rng: np.random.Generator, prefetch: int = 2) -> None:
-        self.source, self.batch_size, self.prefetch = source, batch_size, prefetch
+    def __init__(
+        self,
+        source: DomainSource,
+        batch_size: int,
+        rng: np.random.Generator,
+        prefetch: int = 2,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.source, self.prefetch = source, prefetch
+        self._together = batch_size * processes
+        self._own = slice(rank * batch_size, (rank + 1) * batch_size)
         self._rng = rng
         self._order: List[int] = []
         self._position = 0
@@ -132,11 +145,17 @@ class DataIterator:
         Raises:
             UserError: where a file cannot be read.
         """
-        while len(self._queue) <= self.prefetch:
-            state = self._now()
-            draws = [self._draw() for _ in range(self.batch_size)]
-            self._queue.append((state, self._pool.submit(lambda draws=draws: [self.source.read(d) for d in draws])))
+        self._prefetch()
         return self._queue.popleft()[1].result()
+
+    def peek(self) -> List[Sample]:
+        """What `next` will give; for `state()` it is not handed out yet.
+
+        Raises:
+            UserError: as `next` will.
+        """
+        self._prefetch()
+        return self._queue[0][1].result()
 
     def state(self) -> Dict[str, Any]:
         """Where the next batch starts, as plain values that JSON can hold."""
@@ -164,6 +183,12 @@ class DataIterator:
     def close(self) -> None:
         """Stop the background thread."""
         self._pool.shutdown(wait=True)
+
+    def _prefetch(self) -> None:
+        while len(self._queue) <= self.prefetch:
+            state = self._now()
+            draws = [self._draw() for _ in range(self._together)][self._own]
+            self._queue.append((state, self._pool.submit(lambda draws=draws: [self.source.read(d) for d in draws])))
 
     def _now(self) -> Dict[str, Any]:
         state = {"rng": self._rng.bit_generator.state, "order": list(self._order), "position": self._position}

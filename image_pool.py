@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List
 
 import numpy as np
 
-Translated = Tuple[np.ndarray, np.ndarray]
+from sequence import Translated
 
 
 class ImagePool:
-    """Up to `size` earlier translations, each a picture (3, H, W) with its masks (N, H, W).
+    """Up to `size` earlier translations, each a picture (1, 3, H, W) with its masks (N, 1, H, W).
 
     While it fills, `query` hands back what it is given. Then, with probability 1/2, it swaps it for a random earlier
     one. Size 0 hands back everything.

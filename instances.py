@@ -6,7 +6,7 @@ The masks of one picture are an array (N, H, W), +1 inside an instance and -1 ou
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
 import numpy as np
 
@@ -42,21 +42,13 @@ def mini_batches(count: int, ins_per: int) -> List[slice]:
     return [slice(i, min(i + ins_per, count)) for i in range(0, count, ins_per)]
 
 
-def pack(sets: Sequence[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
-    """Stack the masks of B pictures for the networks: masks (M, 1, H, W) and membership (B, M), float32.
+def pack(sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack the masks of B pictures, (N_b, H, W) each, for the networks: (M, 1, H, W), float32.
 
     A picture without any mask gets an empty one, since the networks want at least one mask for each picture.
     """
     empty = [-np.ones((1,) + s.shape[1:], np.float32) for s in sets]
-    sets = [s if len(s) else e for s, e in zip(sets, empty)]
-    membership = np.zeros((len(sets), sum(map(len, sets))), np.float32)
-    membership[np.repeat(np.arange(len(sets)), [len(s) for s in sets]), np.arange(membership.shape[1])] = 1
-    return np.concatenate(sets)[:, None].astype(np.float32), membership
-
-
-def unpack(masks: np.ndarray, membership: np.ndarray) -> List[np.ndarray]:
-    """The inverse of `pack`: the masks (N_b, H, W) of each picture."""
-    return [masks[row > 0, 0] for row in membership]
+    return np.concatenate([s if len(s) else e for s, e in zip(sets, empty)])[:, None].astype(np.float32)
 
 
 def union(masks: np.ndarray) -> np.ndarray:

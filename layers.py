@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Optional, Tuple, Union
 
 import nnabla as nn
 import nnabla.functions as F
 
 import cpu_kernels
+import precision
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ def convolution(
         x, skip = (v.variable if isinstance(v, Blocked) else v for v in (x, skip))
         y = cpu_kernels.layer(x, w, b, skip, description)
         return Blocked(y) if blocked else y
-    h = F.pad(x, (reflect,) * 4, mode="reflect") if reflect else x
-    window = {"pad": (pad, pad), "stride": (stride, stride)}
-    if transposed:
-        h = F.deconvolution(h, w, b, output_padding=(stride - 1, stride - 1), **window)
-    else:
-        h = F.convolution(h, w, b, **window)
-    h = activate(instance_normalization(h) if normalize else h, activation)
-    return h if skip is None else skip + h
+    with precision.of_layers():
+        h = F.pad(x, (reflect,) * 4, mode="reflect") if reflect else x
+        window = {"pad": (pad, pad), "stride": (stride, stride)}
+        if transposed:
+            h = F.deconvolution(h, w, b, output_padding=(stride - 1, stride - 1), **window)
+        else:
+            h = F.convolution(h, w, b, **window)
+    return add(skip, activate(instance_normalization(h) if normalize else h, activation))
 
 
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
@@ -78,9 +80,19 @@ def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
 
 def activate(x: nn.Variable, activation: str) -> nn.Variable:
     """Apply "relu", "leaky_relu" (slope 0.2), "tanh", or nothing for ""."""
-    if activation == "leaky_relu":
-        return F.leaky_relu(x, 0.2)
-    return {"": lambda v: v, "relu": F.relu, "tanh": F.tanh}[activation](x)
+    if activation == "tanh":
+        # in half precision -0.9998 is -1, and a mask that has faded would be taken for an empty one
+        return F.tanh(x)
+    with precision.of_layers():
+        return {"": lambda v: v, "relu": F.relu, "leaky_relu": partial(F.leaky_relu, alpha=0.2)}[activation](x)
+
+
+def add(skip: Optional[nn.Variable], x: nn.Variable) -> nn.Variable:
+    """The sum of a skip connection, where there is one, and what it skips."""
+    if skip is None:
+        return x
+    with precision.of_layers():
+        return skip + x
 
 
 def instance_normalization(x: nn.Variable) -> nn.Variable:

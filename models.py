@@ -24,7 +24,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
 
-from layers import Tensor, activate, convolution, plain, spectral_normalization
+from layers import Tensor, activate, add, convolution, plain, spectral_normalization
 
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
@@ -298,5 +298,4 @@ def _normalized(
         fix_parameters=mode.fix_parameters,
         name=norm,
     )
-    h = activate(h, activation)
-    return h if skip is None else skip + h
+    return add(skip, activate(h, activation))

@@ -63,9 +63,10 @@ def write_args(args: argparse.Namespace) -> None:
     atomic.write_text(Path(args.monitor_path) / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
-def resume_command(folder: Path) -> str:
-    """What to type to go on with the run."""
-    return f"python train.py --monitor-path={shlex.quote(str(folder))} --resume"
+def resume_command(folder: Path, processes: int = 1) -> str:
+    """What to type to go on with the run of so many processes."""
+    start = f"mpirun -n {processes} " if processes > 1 else ""
+    return f"{start}python train.py --monitor-path={shlex.quote(str(folder))} --resume"
 
 
 def check_space(folder: Path, copies: int, size: int) -> None:
@@ -82,12 +83,12 @@ def check_space(folder: Path, copies: int, size: int) -> None:
         )
 
 
-def cannot_write(folder: Path, whole: Path | None, error: OSError) -> UserError:
+def cannot_write(folder: Path, whole: Path | None, error: OSError, processes: int = 1) -> UserError:
     """What to say where a file of the run cannot be written, and `whole` is its last whole checkpoint."""
     kept = f"{whole.name} is whole" if whole else "there is no checkpoint yet"
     return UserError(
         f"cannot write {error.filename or folder}: {error.strerror or error}; {kept}: mend that, then go on with: "
-        f"{resume_command(folder)}"
+        f"{resume_command(folder, processes)}"
     )
 
 

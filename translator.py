@@ -12,9 +12,11 @@ from errors import UserError
 import nnabla as nn
 import numpy as np
 
+import arrays
 import model_file
+from graphs import MaskInput
 from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
-from sequence import SequentialTranslation
+from sequence import Batch, MiniBatch, SequentialTranslation
 
 Translated = Tuple[np.ndarray, np.ndarray]
 USUAL_SHARE = 0.4  # where a model does not say it, as those of convert_pytorch.py
@@ -42,27 +44,30 @@ class Translator:
         height, width = picture.shape[1:]
         margin = ((0, 0), (0, -height % 4), (0, -width % 4))
         padded = np.pad(picture, margin, mode="reflect"), np.pad(masks, margin, mode="reflect")
-        progress = SequentialTranslation([padded[0]], [padded[1]], self.ins_per)
+        batch = Batch([padded[0]], [padded[1]], self.ins_per)
+        progress, result = SequentialTranslation(batch), (batch.pictures, None)
         while progress.remaining:
-            batch = progress.mini_batch()
-            y, b = self._generate(batch.pictures, batch.masks, batch.membership)
-            progress.advance(y, b, batch.membership)
-        return progress.pictures[0][:, :height, :width], progress.translated[0][:, :height, :width]
+            ((*result,),) = progress.advance(*self._generate(progress.mini_batch()))
+        y = arrays.read(result[0])[0]
+        b = arrays.read(result[1])[:, 0] if self.ins_per and len(masks) else padded[1][:0]
+        return y[:, :height, :width], b[:, :height, :width]
 
-    def _generate(self, x: np.ndarray, a: np.ndarray, membership: np.ndarray) -> Translated:
-        inputs, (y, b) = self._graph(x.shape, a.shape)
-        for variable, value in zip(inputs, (x, a, membership)):
-            variable.d = value
-        nn.forward_all([y, b], clear_buffer=True)
-        return y.d.copy(), b.d.copy()
+    def _generate(self, batch: MiniBatch) -> Tuple[nn.NdArray, nn.NdArray]:
+        (x, a), outputs = self._graph(len(batch.masks.counts), sum(batch.masks.counts), batch.pictures.shape[2:])
+        x.data = batch.pictures
+        a.put(batch.masks)
+        nn.forward_all(outputs, clear_buffer=True)
+        return tuple(arrays.copy(v.data) for v in outputs)
 
-    def _build_graph(self, x: Tuple[int, ...], a: Tuple[int, ...]) -> Tuple[List[nn.Variable], List[nn.Variable]]:
-        inputs = [nn.Variable(x), nn.Variable(a), nn.Variable((x[0], a[0]))]
+    def _build_graph(
+        self, pictures: int, masks: int, size: Tuple[int, int]
+    ) -> Tuple[Tuple[nn.Variable, MaskInput], List[nn.Variable]]:
+        x, a = nn.Variable((pictures, 3, *size)), MaskInput(pictures, masks, size)
         with nn.parameter_scope(self.network):
-            outputs = list(generator(*inputs, self.arch, INFERENCE))
+            outputs = list(generator(x, a.masks, a.membership, self.arch, INFERENCE))
         for variable in outputs:
             variable.persistent = True
-        return inputs, outputs
+        return (x, a), outputs
 
 
 class Loaded(NamedTuple):

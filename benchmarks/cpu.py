@@ -40,8 +40,9 @@ import models  # noqa: E402
 from args import train_args  # noqa: E402
 from command_line import Parser, whole  # noqa: E402
 from data_source import Sample  # noqa: E402
+from instagan import ALONE, InstaGAN  # noqa: E402
 from report import markdown  # noqa: E402
-from train import InstaGAN  # noqa: E402
+from sequence import Batch  # noqa: E402
 
 Case = Dict[str, Any]
 NETWORK = {"size": [96, 64], "width": 32, "blocks": 9, "ins_per": 1}
@@ -245,7 +246,8 @@ def work_of(case: Case) -> Callable[[], Any]:
     model = InstaGAN(train_args("", [*sizes, *widths, *counts]))
     x, a, _ = inputs(case)
     sample = Sample("noise", x.d[0].copy(), a.d[:, 0].copy())
-    return lambda: model.step({"x": [sample], "y": [sample]})
+    batch = Batch.of([sample], case["ins_per"])
+    return lambda: model.step({"x": batch, "y": batch}).read(ALONE)
 
 
 def layer_work(case: Case) -> Callable[[], Any]:

@@ -387,6 +387,31 @@ def test_state_goes_through_json_and_resumes_exactly(items, before, batch_size, 
     other.close()
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batches_of_one(items, processes):
+    def make(batch_size, **more):
+        return DataIterator(source_of(items), batch_size, np.random.default_rng(4), **more)
+
+    alone = make(2 * processes)
+    several = [make(2, rank=rank, processes=processes) for rank in range(processes)]
+    for _ in range(9):
+        assert same([alone.next()], [[sample for one in several for sample in one.next()]])
+        # so that any of them can write down for all where the next batch starts
+        assert len({json.dumps(one.state()) for one in (alone, *several)}) == 1
+    for one in (alone, *several):
+        one.close()
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_peeking_is_not_taking(iterator, prefetch):
+    peeked, left_alone = iterator(5, 2, prefetch), iterator(5, 2, prefetch)
+    for batch in take(left_alone, 9):
+        before = peeked.state()
+        assert same([peeked.peek(), peeked.peek()], [batch, batch])
+        assert peeked.state() == before
+        assert same([peeked.next()], [batch])
+
+
 def test_asking_for_the_state_disturbs_nothing(iterator):
     asked, left_alone = iterator(5), iterator(5)
     batches = []

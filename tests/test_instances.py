@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import arrays
 import instances
 from models import INFERENCE, Architecture, create_parameters, generator
-from sequence import SequentialTranslation
+from sequence import Batch, MaskSet, SequentialTranslation
 from translator import Translator
 
 quick = settings(max_examples=60, deadline=None)
@@ -72,18 +73,22 @@ def test_mini_batches(count, ins_per):
 
 @quick
 @given(st.lists(st.lists(st.integers(0, HEIGHT * WIDTH), max_size=3), min_size=1, max_size=4))
-def test_pack_and_unpack(sizes):
+def test_masks_of_several_pictures(sizes):
+    """Every mask has one owner, and a picture without any gets an empty one."""
     sets = [masks_of(s, seed) for seed, s in enumerate(sizes)]
-    masks, membership = instances.pack(sets)
-    assert masks.shape == (sum(max(1, len(s)) for s in sets), 1, HEIGHT, WIDTH)
-    assert membership.shape == (len(sets), len(masks))
-    assert masks.dtype == membership.dtype == np.float32
-    # every mask has one owner
-    assert membership.sum(axis=0).tolist() == [1] * len(masks)
-    assert set(membership.flatten()) <= {0, 1}
-    for back, original in zip(instances.unpack(masks, membership), sets):
-        expected = original if len(original) else -np.ones((1, HEIGHT, WIDTH))
-        np.testing.assert_array_equal(back, expected)
+    packed = instances.pack(sets)
+    assert packed.shape == (sum(max(1, len(s)) for s in sets), 1, HEIGHT, WIDTH) and packed.dtype == np.float32
+    uploaded = MaskSet.upload(sets)
+    membership = uploaded.membership.data
+    np.testing.assert_array_equal(uploaded.masks.data, packed)
+    assert membership.shape == (len(sets), len(packed)) and membership.dtype == np.float32
+    assert membership.sum(axis=0).tolist() == [1] * len(packed) and set(membership.flatten()) <= {0, 1}
+    parts = [original if len(original) else -np.ones((1, HEIGHT, WIDTH)) for original in sets]
+    for owned, expected in zip(membership, parts):
+        np.testing.assert_array_equal(packed[owned > 0, 0], expected)
+    joined = MaskSet.join([arrays.upload(part[:, None]) for part in parts])
+    assert joined.counts == uploaded.counts
+    np.testing.assert_array_equal(joined.masks.data, packed)
 
 
 @quick
@@ -102,10 +107,16 @@ def test_union_adds_up_what_is_in_part_inside():
 # sequence.py: the generator here numbers what it is given
 
 
-def paint(pictures, masks, membership):
+def paint(batch):
     """y' adds up what it sees of its own masks, so that it tells which passes it has been through; b' = -b / 2."""
+    masks, membership = batch.masks.masks.data, batch.masks.membership.data
     totals = (membership[:, :, None, None] * masks[None, :, 0]).sum(axis=1)
-    return (pictures * 3 + totals[:, None]).astype(np.float32), -masks / 2
+    return arrays.upload(batch.pictures.data * 3 + totals[:, None]), arrays.upload(-masks / 2)
+
+
+def owned(masks, row):
+    """The masks (N, H, W) of picture `row` of a mini-batch."""
+    return masks.masks.data[masks.membership.data[row] > 0, 0]
 
 
 @quick
@@ -117,7 +128,10 @@ def test_sequential_translation(counts, ins_per, seed):
     numbers = iter(range(1, 100))
     masks = [np.stack([np.full((HEIGHT, WIDTH), next(numbers), np.float32) for _ in range(n)])
              if n else np.zeros((0, HEIGHT, WIDTH), np.float32) for n in counts]  # fmt: skip
-    progress = SequentialTranslation(pictures, masks, ins_per)
+    uploaded = Batch(pictures, masks, ins_per)
+    np.testing.assert_array_equal(uploaded.pictures.data, np.stack(pictures))
+    np.testing.assert_array_equal(uploaded.masks.masks.data, instances.pack(masks))
+    progress, results = SequentialTranslation(uploaded), {}
     passes = 0
     while progress.remaining:
         first = passes * ins_per
@@ -126,56 +140,76 @@ def test_sequential_translation(counts, ins_per, seed):
         batch = progress.mini_batch()
         # its instances are those next in order, its pictures the results of the pass before
         for row, i in enumerate(who):
-            own = batch.masks[batch.membership[row] > 0, 0]
-            np.testing.assert_array_equal(own, masks[i][first : first + ins_per])
-            np.testing.assert_array_equal(batch.pictures[row], progress.pictures[i])
-            earlier = batch.earlier[batch.earlier_membership[row] > 0, 0]
-            np.testing.assert_array_equal(earlier, -masks[i][:first] / 2)
-        assert batch.membership.sum() == len(batch.masks) == sum(min(ins_per, counts[i] - first) for i in who)
-        assert batch.earlier_membership.shape == (len(who), len(batch.earlier))
-        assert len(batch.earlier) == first * len(who)
-        y, b = paint(batch.pictures, batch.masks, batch.membership)
-        shown = progress.advance(y, b, batch.membership)
+            np.testing.assert_array_equal(owned(batch.masks, row), masks[i][first : first + ins_per])
+            before = results[i][0].data[0] if passes else pictures[i]
+            np.testing.assert_array_equal(batch.pictures.data[row], before)
+            if passes:
+                np.testing.assert_array_equal(owned(batch.earlier, row), -masks[i][:first] / 2)
+        assert sum(batch.masks.counts) == sum(min(ins_per, counts[i] - first) for i in who)
+        assert batch.earlier is None if not passes else sum(batch.earlier.counts) == first * len(who)
+        y, b = paint(batch)
+        shown = progress.advance(y, b)
         # what D judges: of each picture of the pass, what there is of it now
         assert len(shown) == len(who)
         for (picture, translated), row, i in zip(shown, range(len(who)), who):
-            np.testing.assert_array_equal(picture, y[row])
-            np.testing.assert_array_equal(translated, -masks[i][: first + ins_per] / 2)
+            np.testing.assert_array_equal(picture.data, y.data[row : row + 1])
+            np.testing.assert_array_equal(translated.data[:, 0], -masks[i][: first + ins_per] / 2)
+            results[i] = picture, translated
         passes += 1
     assert passes == max(-(-n // ins_per) for n in counts)
     for i, n in enumerate(counts):
         want = pictures[i]
         for first in range(0, n, ins_per):
             want = want * 3 + masks[i][first : first + ins_per].sum(axis=0)
-        np.testing.assert_array_equal(progress.pictures[i], want)
-        np.testing.assert_array_equal(progress.translated[i], -masks[i] / 2)
+        assert (i in results) == (n > 0)
+        if n:
+            np.testing.assert_array_equal(results[i][0].data[0], want)
+            np.testing.assert_array_equal(results[i][1].data[:, 0], -masks[i] / 2)
 
 
 def test_a_picture_without_instances_takes_no_part():
     pictures = [np.full((3, HEIGHT, WIDTH), i, np.float32) for i in range(2)]
-    progress = SequentialTranslation(pictures, [masks_of([]), masks_of([2, 1])], 1)
+    progress, before = SequentialTranslation(Batch(pictures, [masks_of([]), masks_of([2, 1])], 1)), pictures[1][None]
     for _ in range(2):
         assert progress.remaining == [1]
         batch = progress.mini_batch()
-        assert (batch.pictures == progress.pictures[1]).all()
-        progress.advance(*paint(batch.pictures, batch.masks, batch.membership), batch.membership)
+        np.testing.assert_array_equal(batch.pictures.data, before)
+        ((picture, _),) = progress.advance(*paint(batch))
+        before = picture.data
     assert not progress.remaining
-    np.testing.assert_array_equal(progress.pictures[0], pictures[0])
-    assert progress.translated[0].shape == (0, HEIGHT, WIDTH)
 
 
 def test_without_masks_pictures_are_translated_alone_in_one_pass():
     pictures = [np.full((3, HEIGHT, WIDTH), i, np.float32) for i in range(2)]
-    progress = SequentialTranslation(pictures, [masks_of([3, 2, 1]), masks_of([])], 0)
+    progress = SequentialTranslation(Batch(pictures, [masks_of([3, 2, 1]), masks_of([])], 0))
     assert progress.remaining == [0, 1]
     batch = progress.mini_batch()
-    assert (batch.masks == -1).all() and len(batch.earlier) == 0
-    np.testing.assert_array_equal(batch.membership, np.eye(2))
-    shown = progress.advance(batch.pictures + 5, batch.masks + 1, batch.membership)
+    assert (batch.masks.masks.data == -1).all() and batch.earlier is None
+    np.testing.assert_array_equal(batch.masks.membership.data, np.eye(2))
+    shown = progress.advance(arrays.upload(batch.pictures.data + 5), batch.masks.masks)
     assert not progress.remaining
-    for before, after, masks, (picture, own) in zip(pictures, progress.pictures, progress.translated, shown):
-        np.testing.assert_array_equal(after, before + 5)
-        assert picture is after and own is masks and masks.shape == (0, HEIGHT, WIDTH)
+    for before, (after, own) in zip(pictures, shown):
+        np.testing.assert_array_equal(after.data[0], before + 5)
+        # D sees an empty mask with it
+        assert own.shape == (1, 1, HEIGHT, WIDTH) and (own.data == -1).all()
+
+
+@quick
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 9))
+def test_arrays_are_cut_and_joined(counts, seed):
+    values = np.random.default_rng(seed).normal(size=(sum(counts), 2, HEIGHT, WIDTH)).astype(np.float32)
+    parts = arrays.pieces(arrays.upload(values), counts)
+    for part, want in zip(parts, np.split(values, np.cumsum(counts)[:-1])):
+        np.testing.assert_array_equal(arrays.read(part), want)
+    np.testing.assert_array_equal(arrays.read(arrays.concatenate(parts)), values)
+
+
+def test_a_copy_stays_and_what_is_read_is_ones_own():
+    array = arrays.upload(np.zeros((2, 3)))
+    copied, read = arrays.copy(array), arrays.read(array)
+    array.data = 1
+    read += 2
+    assert (arrays.read(copied) == 0).all() and (arrays.read(array) == 1).all()
 
 
 # translate.Translator

@@ -12,6 +12,7 @@ import instances
 import pictures
 from args import train_args
 from data_source import Sample
+from instagan import ALONE, InstaGAN
 from models import (
     GENERATORS,
     INFERENCE,
@@ -21,7 +22,7 @@ from models import (
     generator,
     number_of_parameters,
 )
-from train import InstaGAN
+from sequence import Batch
 from translator import Translator
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -119,10 +120,11 @@ def test_sequential_translation(reference_case, made):
 def test_losses_of_the_training_steps(reference_case, kernels):
     model = InstaGAN(train_args("", training_flags(reference_case)))
     reference_case.set_parameters()
-    batches = {domain: [read_sample(reference_case, "train", letter)] for domain, letter in (("x", "A"), ("y", "B"))}
+    letters, ins_per = {"x": "A", "y": "B"}, reference_case.settings["ins_per"]
+    batches = {d: Batch.of([read_sample(reference_case, "train", letter)], ins_per) for d, letter in letters.items()}
     assert len(reference_case.steps) == 3
     for step in range(3):
-        assert_losses(reference_case, step, model.step(batches), kernels)
+        assert_losses(reference_case, step, model.step(batches).read(ALONE), kernels)
 
 
 def test_parameter_counts_at_full_width():

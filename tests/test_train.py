@@ -23,8 +23,9 @@ import pictures
 import train
 from args import train_args
 from data_source import Sample
+from instagan import ALONE, InstaGAN, Shown, StepLosses
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
-from sequence import SequentialTranslation
+from sequence import Batch, SequentialTranslation
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))
@@ -547,7 +548,7 @@ def test_batches_of_two_with_batch_normalization(start, data, tmp_path, run_scri
 @pytest.fixture()
 def make_model():
     def make(*arguments):
-        return train.InstaGAN(train_args("", [*SMALL, *map(str, arguments)]))
+        return InstaGAN(train_args("", [*SMALL, *map(str, arguments)]))
 
     return make
 
@@ -559,6 +560,11 @@ def sample(instances, seed=0):
     for i in range(instances):
         masks[i, 2 * i : 2 * i + 3, 1 : 12 - 2 * i] = 1
     return Sample(str(seed), random.uniform(-1, 1, (3, HEIGHT, WIDTH)).astype(np.float32), masks)
+
+
+def step(model, **shown):
+    """The losses of an iteration on some samples of x and y."""
+    return model.step({domain: Batch.of(samples, model.ins_per) for domain, samples in shown.items()}).read(ALONE)
 
 
 def updates(model):
@@ -585,7 +591,7 @@ def test_a_domain_without_instances_left_contributes_nothing(make_model, in_x, i
     """The D that judges the translations of a domain (dis_y those of x) is stepped as often as it has a pass."""
     model = make_model()
     before = model.parameters()
-    losses = model.step({"x": [sample(in_x)], "y": [sample(in_y, 1)]})
+    losses = step(model, x=[sample(in_x)], y=[sample(in_y, 1)])
     assert updates(model) == expected
     after = model.parameters()
     for network, count in expected.items():
@@ -612,9 +618,9 @@ def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_sam
     found = []
     for way in (cpu_kernels.in_turn, cpu_kernels.side_by_side, cpu_kernels.side_by_side):
         nn.clear_parameters()
-        model = train.InstaGAN(train_args("", size))
+        model = InstaGAN(train_args("", size))
         model.side_by_side = way
-        found.append(([model.step(batches) for _ in range(2)], model.parameters()))
+        found.append(([step(model, **batches) for _ in range(2)], model.parameters()))
     for losses, tolerance in zip(zip(found[0][0], found[1][0]), (1e-4, 3e-2)):
         # after an update of the weights, as in the tests of parity, rounding shows
         assert losses[1] == pytest.approx(losses[0], rel=tolerance)
@@ -623,25 +629,25 @@ def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_sam
 
 
 def test_losses_of_an_iteration_are_means_over_their_passes(make_model, monkeypatch):
-    model, passes = make_model(), []
-    for part in ("update_generators", "update_discriminators"):
-        original = getattr(model, part)
+    model, passes = make_model("--ins-max", 5), []
+    add = StepLosses.add
 
-        def noting(*arguments, original=original):
-            result = original(*arguments)
-            passes.append(result[0] if isinstance(result, tuple) else dict(result))
-            return result
+    def noting(self, name, share, value):
+        assert share == 1
+        passes[-1].setdefault(name, []).append(float(value.data))
+        add(self, name, share, value)
 
-        monkeypatch.setattr(model, part, noting)
-    losses = model.step({"x": [sample(5)], "y": [sample(1, 1)]})
-    seen = {name: [dict(p)[name] for p in passes[1::2] if name in p] for name in losses if "discr" in name}
-    assert [len(seen[f"discriminator_loss_{d}"]) for d in "yx"] == [3, 1]
-    for name, values in seen.items():
-        assert losses[name] == pytest.approx(np.mean(values), rel=1e-6)
-    # the generators' dictionaries are those that the discriminators' losses were added to
-    for name in losses.keys() - seen.keys():
-        values = [p[name] for p in passes[::2] if name in p]
-        assert len(values) in (1, 3) and losses[name] == pytest.approx(np.mean(values), rel=1e-6)
+    begin = StepLosses.begin_pass
+    monkeypatch.setattr(StepLosses, "add", noting)
+    monkeypatch.setattr(StepLosses, "begin_pass", lambda self: passes.append({}) or begin(self))
+    losses = step(model, x=[sample(5)], y=[sample(1, 1)])
+    assert [len(p) for p in passes] == [10, 5, 5]
+    for name, loss in losses.items():
+        seen = [p[name] for p in passes if name in p]
+        assert len(seen) in (1, 3)
+        # a discriminator's loss is what it says of real pictures and of translations
+        assert {len(values) for values in seen} == ({2} if "discriminator" in name else {1})
+        assert loss == pytest.approx(np.mean([sum(values) for values in seen]), rel=1e-6)
 
 
 def forward(network, arguments, mode=None):
@@ -687,22 +693,23 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
     target = {"x": "y", "y": "x"}[source]
     there, back = f"gen_{source}2{target}", f"gen_{target}2{source}"
     samples = [sample(3), sample(4, 1), sample(2, 2)]
-    progress = SequentialTranslation([s.picture for s in samples], [s.masks for s in samples], 2)
+    progress = SequentialTranslation(Batch.of(samples, 2))
     for pass_ in range(2):
         batch = progress.mini_batch()
         u = power_iteration_vectors(model)
-        graph = model.generator_graph(source, len(batch.pictures), len(batch.masks), len(batch.earlier))
+        earlier = sum(batch.earlier.counts) if pass_ else 0
+        graph = model.generator_graph(source, len(batch.masks.counts), sum(batch.masks.counts), earlier)
         graph.total.persistent = True
-        losses, *translated = model.generator_pass(source, batch)
-        total = float(graph.total.d)
+        assert model.generator_pass(source, batch) is graph
+        losses, total = {name: float(loss.d) for name, loss in graph.losses.items()}, float(graph.total.d)
         put(u)
-        x, a, owner = batch.pictures, batch.masks, batch.membership
+        x, a, owner = batch.pictures.data, batch.masks.masks.data, batch.masks.membership.data
         y, b = forward(there, (x, a, owner))
-        for mine, theirs in zip((y, b), translated):
-            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+        for mine, theirs in zip((y, b), graph.translated):
+            np.testing.assert_allclose(mine, theirs.d, atol=1e-6)
         again, same = forward(back, (y, b, owner)), forward(back, (x, a, owner))
-        everything = np.concatenate([batch.earlier, b]) if pass_ else b
-        owners = np.concatenate([batch.earlier_membership, owner], axis=1) if pass_ else owner
+        everything = np.concatenate([batch.earlier.masks.data, b]) if pass_ else b
+        owners = np.concatenate([batch.earlier.membership.data, owner], axis=1) if pass_ else owner
         assert (len(x), len(a), len(everything)) == ((3, 6, 6), (2, 3, 7))[pass_]
         (score,) = forward(f"dis_{target}", (y, everything, owners), FROZEN)
         expected = {
@@ -713,7 +720,7 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
         }
         assert losses == pytest.approx(expected, rel=1e-4)
         assert total == pytest.approx(sum(expected.values()), rel=1e-4)
-        progress.advance(y, b, owner)
+        progress.advance(*(nn.NdArray.from_numpy_array(v) for v in (y, b)))
     assert not progress.remaining
 
 
@@ -724,7 +731,7 @@ def test_without_masks_it_is_cyclegan(make_model):
     put({n: rng.normal(0, 0.3, v.shape).astype(np.float32) for n, v in model.parameters().items() if n.endswith("/W")})
     before = model.parameters()
     shown = {domain: sample(0, seed) for seed, domain in enumerate("xy")}
-    losses = model.step({domain: [one] for domain, one in shown.items()})
+    losses = step(model, **{domain: [one] for domain, one in shown.items()})
     after = model.parameters()
     put(before)
     nobody, owner = -np.ones((1, 1, HEIGHT, WIDTH)), np.ones((1, 1))
@@ -759,8 +766,9 @@ def test_a_run_without_masks_translates_whole_pictures(start, data, run_script, 
 def test_discriminator_loss_is_half_of_what_numpy_says(make_model, target):
     model = make_model()
     u = power_iteration_vectors(model)
-    shown = [(s.picture, s.masks) for s in (sample(3), sample(1, 1), sample(0, 2))]
-    loss = model.judge("y", shown, target)
+    samples = [sample(3), sample(1, 1), sample(0, 2)]
+    batch, shown = Batch.of(samples, 2), [(s.picture, s.masks) for s in samples]
+    loss = float(model.judge("y", Shown(batch.pictures, batch.masks, target, 1.0)).data)
     put(u)
     scores = []
     empty = -np.ones((1, HEIGHT, WIDTH), np.float32)
@@ -800,7 +808,7 @@ def test_each_learning_rate_moves_its_own_networks(make_model, flag, still):
     model = make_model(flag, 0)
     model.set_learning_rate(0)
     before = model.parameters()
-    model.step({"x": [sample(2)], "y": [sample(1, 1)]})
+    step(model, x=[sample(2)], y=[sample(1, 1)])
     after = model.parameters()
     for name in before:
         if name.endswith("/W"):
@@ -810,7 +818,7 @@ def test_each_learning_rate_moves_its_own_networks(make_model, flag, still):
 def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypatch):
     used = []
     monkeypatch.setattr(
-        train.InstaGAN, "step", lambda self, batches: used.append(self.solvers["dis_x"].learning_rate()) or {}
+        InstaGAN, "step", lambda self, batches: used.append(self.solvers["dis_x"].learning_rate()) or StepLosses()
     )
     monkeypatch.setattr(train.Run, "save", lambda self: None)
     arguments = command_line(data, tmp_path, "-e", 4, "--lr-decay-start-epoch", 2, "--save-image-interval", 9)

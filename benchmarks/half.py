@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare the losses of training in half precision with those in float32, on the cases that the authors' code computed.
+
+    python benchmarks/half.py                    # emulated on a CPU, 100 iterations: a quarter of an hour
+    python benchmarks/half.py --context cudnn    # on a GPU
+
+On a CPU what a GPU does in half precision is emulated: layers compute in float32 on numbers that have been rounded to
+half, and round what they give, backward as well as forward; so overflows and underflows happen as they do there. Losses
+of a GAN drift apart under any change, so a second training in float32 shows how far rounding alone takes them: on a CPU
+by NNabla's kernels and by oneDNN's, on a GPU by the weights of one being 1e-6 off. Needs requirements-test.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from errors import run_main  # noqa: E402
+
+import nnabla as nn  # noqa: E402
+import nnabla.functions as F  # noqa: E402
+import numpy as np  # noqa: E402
+from conftest import ReferenceCase, read_case  # noqa: E402
+from nnabla.function import PythonFunction  # noqa: E402
+from test_parity import read_sample, training_flags  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+import atomic  # noqa: E402
+import context  # noqa: E402
+import cpu_kernels  # noqa: E402
+import layers  # noqa: E402
+import precision  # noqa: E402
+from args import train_args  # noqa: E402
+from command_line import Parser, whole  # noqa: E402
+from instagan import ALONE, DOMAINS, InstaGAN  # noqa: E402
+from report import markdown  # noqa: E402
+from sequence import Batch  # noqa: E402
+
+Losses = List[Dict[str, float]]
+
+
+class Rounding(PythonFunction):
+    """To the nearest half-precision numbers and back to float32, the gradient too."""
+
+    @property
+    def name(self) -> str:
+        """As it shows in NNabla's graphs."""
+        return "RoundToHalf"
+
+    def min_outputs(self) -> int:
+        """One."""
+        return 1
+
+    def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """The shape stays."""
+        outputs[0].reset_shape(inputs[0].shape, True)
+
+    def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
+        """Round."""
+        outputs[0].d = rounded(inputs[0].d)
+
+    def backward_impl(self, inputs: List, outputs: List, propagate_down: List[bool], accum: List[bool]) -> None:
+        """Round the gradient."""
+        if propagate_down[0]:
+            gradient = rounded(outputs[0].g)
+            inputs[0].g = inputs[0].g + gradient if accum[0] else gradient
+
+    def grad_depends_input_data(self, i: int, j: int) -> bool:
+        """It does not."""
+        return False
+
+    def grad_depends_output_data(self, i: int, o: int) -> bool:
+        """It does not."""
+        return False
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """To half and back; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).astype(np.float32)
+
+
+class Emulation:
+    """`nnabla.functions` as layers see them, but for convolutions that compute as in half precision."""
+
+    def __getattr__(self, name: str) -> Callable[..., nn.Variable]:
+        function = getattr(F, name)
+        if name not in ("convolution", "deconvolution"):
+            return function
+
+        def in_half(x: nn.Variable, w: nn.Variable, b: nn.Variable, **how: Any) -> nn.Variable:
+            x, w, b = (Rounding(nn.get_current_context())(v) for v in (x, w, b))
+            return Rounding(nn.get_current_context())(function(x, w, b, **how))
+
+        return in_half
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--context", "-c", choices=("cpu", "cudnn"), default="cpu", help="where to compute")
+    parser.add_argument("--iterations", type=whole(1), default=100, help="how many to train for")
+    parser.add_argument("--cases", nargs="+", default=["one-pass", "two-pass"], help="reference cases")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "half.json", help="file for all losses")
+    args = parser.parse_args()
+    runs = {"float": as_it_is, "float again": otherwise, "half": in_half}
+    found: Dict[str, Dict[str, Losses]] = {}
+    rows = []
+    for name in args.cases:
+        case = read_case(name)
+        found[name] = {run: train(case, f"{name}, {run}", args, prepare) for run, prepare in runs.items()}
+        for run in list(runs)[1:]:
+            rows.append([name, run, *differences(found[name]["float"], found[name][run])])
+    atomic.write_text(args.output, json.dumps(found) + "\n")
+    header = ["case", "training", "largest difference of a loss", "median", "largest of a mean over 10 iterations"]
+    print(markdown([header, *rows]))
+    return 0
+
+
+def train(case: ReferenceCase, name: str, args: Any, prepare: Callable[[str], None]) -> Losses:
+    """The losses of each iteration on the pictures of a case, from its weights."""
+    nn.clear_parameters()
+    layers.F = F
+    context.set_context(args.context)
+    cpu_kernels.configure("auto")
+    prepare(args.context)
+    model = InstaGAN(train_args("", training_flags(case)))
+    case.set_parameters()
+    letters, ins_per = DOMAINS.items(), case.settings["ins_per"]
+    batches = {domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in letters}
+    bar = tqdm(range(args.iterations), desc=name, unit="it")
+    return [model.step(batches).read(ALONE) for _ in bar]
+
+
+def as_it_is(name: str) -> None:
+    """Train in float32."""
+
+
+def otherwise(name: str) -> None:
+    """Train in float32 with other rounding."""
+    cpu_kernels.configure("nnabla")
+
+
+def in_half(name: str) -> None:
+    """Train in half precision, real or emulated."""
+    if name == "cpu":
+        cpu_kernels.configure("nnabla")
+        precision.set_layers_context(nn.get_current_context())
+        layers.F = Emulation()
+    else:
+        context.set_context(name, type_config="half")
+
+
+def differences(one: Losses, other: Losses) -> List[str]:
+    """How far losses are from each other, in percent: the largest and the median of all, the largest of their means
+    over ten iterations."""
+    first, second = (np.array([[losses[name] for name in one[0]] for losses in all_]) for all_ in (one, other))
+    each = np.abs(second / first - 1)
+    tens = [v[: len(v) // 10 * 10].reshape(-1, 10, v.shape[1]).mean(axis=1) for v in (first, second)]
+    means = np.abs(tens[1] / tens[0] - 1) if len(tens[0]) else np.full(1, np.nan)
+    return [f"{100 * value:.2f} %" for value in (each.max(), np.median(each), means.max())]
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixed precision: layers in half, everything else in float32, and dynamic loss scaling (Micikevicius et al., 2018).
+
+Convolutions, their paddings and activations compute in half and give out half; parameters are float32, of which
+layers take a half copy. Statistics of normalizations, spectral normalization, sums over instances, the tanh that
+makes pictures and masks, losses, and Adam with its moments are float32.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, ContextManager, Dict, List, Optional
+
+import nnabla as nn
+import nnabla.solvers as S
+
+_state: Dict[str, Optional[nn.Context]] = {"layers": None}
+
+
+def set_layers_context(context: Optional[nn.Context]) -> None:
+    """Let layers of graphs made from here on compute in this context; None: in the default one, as all else."""
+    _state["layers"] = context
+
+
+def is_half() -> bool:
+    """Whether layers compute in half precision."""
+    return _state["layers"] is not None
+
+
+def of_layers() -> ContextManager:
+    """Within `with`, functions are made in the context of layers."""
+    return nn.context_scope(_state["layers"]) if _state["layers"] is not None else nullcontext()
+
+
+class LossScale:
+    """The factor by which a loss is multiplied before its gradients are taken in half precision, and they are divided.
+
+    Half knows no number between 0 and 6e-8, where most gradients of these losses are, and none above 65504. So the
+    factor doubles after `INTERVAL` updates without an overflow, and is halved upon one; that update is then to be done
+    again. `value` is 1, for good, where training is in float32.
+    """
+
+    START, INTERVAL = 2.0**13, 2000
+
+    def __init__(self) -> None:
+        self.value, self.clean = (self.START, 0) if is_half() else (1.0, 0)
+
+    def fits(self, solvers: List[S.Solver]) -> bool:
+        """Divide the gradients by the factor; False where they have overflowed and are to be taken anew.
+
+        Raises:
+            ArithmeticError: where no factor helps.
+        """
+        if not is_half():
+            return True
+        if any([solver.check_inf_or_nan_grad() for solver in solvers]):
+            self.value, self.clean = self.value / 2, 0
+            if self.value < 1:
+                raise ArithmeticError("gradients are infinite or no numbers, whatever the loss scale")
+            return False
+        for solver in solvers:
+            solver.scale_grad(1 / self.value)
+        self.clean += 1
+        if self.clean == self.INTERVAL:
+            self.value, self.clean = self.value * 2, 0
+        return True
+
+    def state(self) -> Dict[str, Any]:
+        """As plain values that JSON can hold."""
+        return {"value": self.value, "clean": self.clean}
+
+    def set_state(self, state: Dict[str, Any]) -> None:
+        """Go on from a `state()`.
+
+        Raises:
+            KeyError, TypeError or ValueError: where it is none.
+        """
+        self.value, self.clean = float(state["value"]), int(state["clean"])

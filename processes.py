@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process, or the several that `mpirun -n 4 python train.py ...` starts, with a GPU each.
+
+Each of N processes trains on its own pictures of every batch. What they add up, gradients above all, makes them the
+same as one process on a batch N times as large: the same weights in all of them after each update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, List, Sequence
+
+from errors import UserError
+
+import nnabla as nn
+import numpy as np
+from nnabla.ext_utils import get_extension_context
+
+import arrays
+
+# what Open MPI, the one that NNabla knows, tells the processes that its mpirun starts: how many there are, which one
+# it is that is told, and which of those on its machine
+_SIZE, _RANK, _LOCAL_RANK = (f"OMPI_COMM_WORLD_{name}" for name in ("SIZE", "RANK", "LOCAL_RANK"))
+_WORD = 4  # bytes
+
+
+class Alone:
+    """The only process."""
+
+    rank, size = 0, 1
+
+    def add_up(self, gradients: Sequence[nn.NdArray]) -> None:
+        """Make each array the sum of those that the processes have of it. All of them must call it, here and below."""
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of what the processes give, as float32."""
+        return np.asarray(values, np.float32)
+
+    def gather(self, data: bytes) -> List[bytes]:
+        """What each of the processes gives, by rank."""
+        return [data]
+
+
+class Several(Alone):
+    """Processes joined by a communicator of NNabla, that is initialised, or by one with the same methods."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._communicator = communicator
+        self.rank, self.size = communicator.rank, communicator.size
+
+    def add_up(self, gradients: Sequence[nn.NdArray]) -> None:
+        """Make each array the sum of those that the processes have of it."""
+        self._communicator.all_reduce(list(gradients), division=False, inplace=False)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of what the processes give, as float32."""
+        array = arrays.upload(np.asarray(values))
+        self.add_up([array])
+        return arrays.read(array)
+
+    def gather(self, data: bytes) -> List[bytes]:
+        """What each of the processes gives, by rank."""
+        lengths = np.zeros((self.size, 2))
+        # in two parts, since float32 has 24 bits for whole numbers
+        lengths[self.rank] = divmod(len(data), 1 << 20)
+        sizes = [(int(high) << 20) + int(low) for high, low in self.total(lengths)]
+        padded = data.ljust(-(-max(sizes) // _WORD) * _WORD, b"\0")
+        found = [nn.NdArray((len(padded) // _WORD,)) for _ in sizes]
+        self._communicator.all_gather(arrays.upload(np.frombuffer(padded, np.float32)), found)
+        return [arrays.read(array).tobytes()[:size] for array, size in zip(found, sizes)]
+
+
+def count() -> int:
+    """How many processes mpirun has started; 1 where there was none."""
+    return int(os.environ.get(_SIZE, "1"))
+
+
+def take_place(args: argparse.Namespace) -> None:
+    """Be one of the processes that mpirun has started, if there are several: on a GPU of one's own, in place of
+    `--device-id`; and without a word, but for errors, since the first one speaks for all."""
+    if count() > 1:
+        args.device_id = os.environ[_LOCAL_RANK]
+        if os.environ[_RANK] != "0":
+            sys.stdout = open(os.devnull, "w")
+
+
+def join() -> Alone:
+    """Meet the other processes, if there are any; the default context must have been set.
+
+    Raises:
+        UserError: where there are several but they cannot be joined.
+    """
+    if count() == 1:
+        return Alone()
+    context = nn.get_current_context()
+    if not any(backend.startswith("cud") for backend in context.backend):
+        raise UserError(f"mpirun has started {count()} processes, and each needs a GPU; on a CPU start one, without it")
+    import nnabla.communicators as C
+
+    try:
+        # in float also under half precision: a communicator of a half context would add up gradients in half
+        whole = get_extension_context("cudnn", device_id=context.device_id, type_config="float")
+        communicator = C.MultiProcessDataParallelCommunicator(whole)
+        communicator.init()
+    except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
+        cause = str(error).strip().splitlines()[0]
+        raise UserError(f"NNabla cannot join the {count()} processes ({cause}); see README, GPU") from error
+    return Several(communicator)
+

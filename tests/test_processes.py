@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes train as one does on a batch of that many times the size; here on the CPU, over sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from errors import UserError
+
+import nnabla as nn
+import numpy as np
+import pytest
+
+import checkpoint
+import processes
+import train
+from args import train_args
+from processes import Alone, Several
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "datasets"))
+
+import generate_shapes_dataset as shapes  # noqa: E402
+
+SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16 --n-layers-D 1 --ngf 2 --ndf 2".split()
+COURSE = "--n-blocks 0 --max-epoch 6 --lr-decay-start-epoch 2 --log-step 1 --save-interval 2 --pool-size 8".split()
+LAST = 12  # iterations, two in an epoch
+
+
+@pytest.fixture()
+def together(tmp_path):
+    """Start processes that meet, or one alone; `what(rank)` is what each of them gets. Gives them without waiting."""
+    started = []
+
+    def start(size, what):
+        socket = tmp_path / f"socket{len(started)}"
+        for rank in range(size):
+            command = [sys.executable, ROOT / "tests" / "several_processes.py", socket, rank, size, *what(rank)]
+            process = subprocess.Popen(list(map(str, command)), stdout=-1, stderr=-1, text=True)
+            started.append(process)
+        return started[-size:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finished(several, code=0):
+    """What each of them has said on standard output."""
+    said = [process.communicate(timeout=100) for process in several]
+    assert [process.returncode for process in several] == [code] * len(several), [err[-500:] for _, err in said]
+    return [out for out, _ in said]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes_give_the_numbers_of_one_on_a_larger_batch(together, tmp_path, size):
+    """Of four pictures of each domain some have two passes, some one, one has none: where a process has nothing left
+    to translate, others go on. Losses are those of all; all end with the same weights."""
+    alone, joined = (together(count, lambda rank, n=count: ["steps", tmp_path / f"{n}.{rank}"]) for count in (1, size))
+    finished([*alone, *joined])
+    one, several = np.load(tmp_path / "1.0.npz"), [np.load(tmp_path / f"{size}.{rank}.npz") for rank in range(size)]
+    want = json.loads(str(one["losses"]))
+    assert len(want) == 2 and len(want[0]) == len(want[1]) == 10 and one["updates"] == 4
+    for found in several:
+        for losses, truth in zip(json.loads(str(found["losses"])), want):
+            assert losses == pytest.approx(truth, rel=1e-5)
+        for name in set(one.files) - {"losses"}:
+            assert np.array_equal(found[name], several[0][name]), name
+            if name.endswith((".W", ".u")):
+                np.testing.assert_allclose(found[name], one[name], rtol=0, atol=2e-5, err_msg=name)
+
+
+@pytest.fixture()
+def data(tmp_path):
+    root = tmp_path / "shapes"
+    shapes.generate(root, height=24, width=24, train=5, test=1, max_instances=3, seed=5)
+    return root
+
+
+def arguments(data, folder, *more):
+    own = ["--dataroot", data, "-m", folder, "-c", "cpu", "--cpu-kernels", "nnabla", *more]
+    return list(map(str, [*SMALL, *COURSE, *own]))
+
+
+def contents(folder):
+    """Arrays, and what is to be the same in them whenever they were written."""
+    _, arrays, state = checkpoint.load_newest(folder)
+    for of_time in ("timer", "elapsed"):
+        del state["monitors"][of_time]
+    return {name: array.tobytes() for name, array in arrays.items()}, state
+
+
+def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data):
+    """The folder is that of one run on batches of two, the losses are too; stopped by a signal to either process it
+    goes on, byte for byte, with the pool and the random state that each process had."""
+    alone, two, stopped = (tmp_path / name for name in ("alone", "two", "stopped"))
+    first = together(1, lambda _: arguments(data, alone, "-b", 2))
+    second = together(2, lambda _: arguments(data, two))
+    third = together(2, lambda _: arguments(data, stopped))
+    deadline = time.monotonic() + 60
+    while not checkpoint.find(stopped) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    third[1].send_signal(signal.SIGTERM)
+    said = finished(third, code=128 + signal.SIGTERM)
+    assert f"go on with: mpirun -n 2 python train.py --monitor-path={stopped} --resume" in said[0] and not said[1]
+    assert checkpoint.number(checkpoint.find(stopped)[-1]) < LAST, "it was not stopped"
+    finished(together(2, lambda _: ["-m", stopped, "--resume"]))
+    assert "an epoch is 2 iterations, 2 processes together; from 0 to 12" in finished(second)[0]
+    finished(first)
+
+    assert {path.name for path in two.iterdir()} == {path.name for path in alone.iterdir()}
+    for path in alone.glob("*.series.txt"):
+        ours, theirs = (np.loadtxt(folder / path.name, ndmin=2) for folder in (two, alone))
+        # pools hand out what they are given as long as they are not full
+        np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-3)
+        assert np.array_equal(ours[:, 0], theirs[:, 0]) and len(ours) == LAST
+    arrays, state = contents(two)
+    assert state["processes"] == 2
+    own = checkpoint.loads(checkpoint.load_newest(two)[1]["process/1"].tobytes())
+    assert own[1]["pools"] == {"x": 8, "y": 8} and own[1]["rng"] != state["model"]["rng"]
+    assert contents(stopped) == (arrays, state)
+
+
+def test_a_run_of_two_cannot_go_on_alone(together, tmp_path, data, run_main):
+    finished(together(2, lambda _: arguments(data, tmp_path / "run", "--max-iter", 1)))
+    code, _, err = run_main(train, "-m", tmp_path / "run", "--resume")
+    assert code == 2 and "go on with: mpirun -n 2 python train.py" in err
+
+
+def test_batches_of_all_must_be_there(together, tmp_path, data):
+    processes = together(3, lambda _: arguments(data, tmp_path / "run", "-b", 2))
+    errors = [process.communicate(timeout=100)[1] for process in processes]
+    assert all("--batch-size 2 in each of 3 processes is more than the 5 pictures" in err for err in errors)
+
+
+class Fake:
+    """A communicator of one process that notes what it is asked."""
+
+    rank, size = 0, 1
+
+    def __init__(self):
+        self.reduced = []
+
+    def all_reduce(self, data, division=False, inplace=False, group="world"):
+        self.reduced.append((len(data), division))
+
+    def all_gather(self, ndarray, ndarray_list, group="world"):
+        for array in ndarray_list:
+            array.data = ndarray.data
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 4095, (1 << 20) + 3])
+def test_bytes_are_gathered_whole(length):
+    """Those that are no float32 numbers too."""
+    data = np.random.default_rng(length).bytes(length)
+    assert Several(Fake()).gather(data) == Alone().gather(data) == [data]
+
+
+def test_on_a_cpu_several_are_refused(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="each needs a GPU"):
+        processes.join()
+
+
+def test_without_nccl_or_mpi_it_is_told(monkeypatch):
+    """NNabla's own communicator, which the CPU package does not have."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    cpu = nn.get_current_context()
+    monkeypatch.setattr(processes, "get_extension_context", lambda *_, **__: cpu)
+    monkeypatch.setattr(nn, "get_current_context", lambda: nn.Context(["cudnn:float"], "CudaCachedArray", "0"))
+    with pytest.raises(UserError, match="cannot join the 2 processes .*; see README, GPU"):
+        processes.join()
+
+
+def test_each_has_a_gpu_of_its_own(monkeypatch):
+    args = train_args("", [])
+    processes.take_place(args)
+    assert args.device_id == "0" and isinstance(processes.join(), Alone)
+    for name, value in (("SIZE", "4"), ("RANK", "6"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    processes.take_place(args)
+    print("nothing that anybody would see")
+    assert args.device_id == "2" and sys.stdout.name == os.devnull

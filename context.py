@@ -57,7 +57,8 @@ def _cuda_problem(device_id: str) -> str:
     except ModuleNotFoundError:
         return "the CUDA extension is not installed; for an NVIDIA GPU: pip install -r requirements-cuda.txt"
     except Exception as error:
-        return f"the CUDA extension does not load: {str(error).splitlines()[0]}"
+        first, _, _ = str(error).partition("\n")
+        return f"the CUDA extension does not load: {first}"
     try:
         devices = cudnn.get_devices()
     except Exception as error:

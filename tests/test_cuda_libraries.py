@@ -288,22 +288,34 @@ def test_no_extension_says_how_to_get_it(monkeypatch):
     assert "not installed; for an NVIDIA GPU: pip install -r requirements-cuda.txt" in _refusal()
 
 
-def test_what_the_extension_prints_and_logs_is_told_in_the_one_line(monkeypatch, tmp_path, capsys, caplog):
+@pytest.fixture
+def write_extension(monkeypatch, tmp_path):
+    """Writes the module nnabla_ext.cudnn, to be imported."""
+    module = tmp_path / "nnabla_ext/cudnn/__init__.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cuda_libraries, "load", lambda: "")
+    sys.modules.pop("nnabla_ext.cudnn", None)
+    yield module.write_text
+    sys.modules.pop("nnabla_ext.cudnn", None)
+
+
+def test_what_the_extension_prints_and_logs_is_told_in_the_one_line(write_extension, capsys, caplog):
     # as nnabla-ext-cuda120 does where cuDNN is not there
-    (tmp_path / "nnabla_ext/cudnn").mkdir(parents=True)
-    (tmp_path / "nnabla_ext/cudnn/__init__.py").write_text(
+    write_extension(
         "from nnabla.logger import logger\n"
         "print('GPU compatibility could not be verified')\n"
         "logger.warning('Cudnn initialization failed.\\n/src/init.cpp:1\\n(cudnnCreate()) failed.\\n')\n"
         "get_devices = lambda: ['1']\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "nnabla_ext.cudnn", raising=False)
-    monkeypatch.setattr(cuda_libraries, "load", lambda: "")
     with pytest.raises(UserError, match="cuDNN does not start: .*cudnnCreate.* failed;"):
         context.set_context("cudnn", "1")
-    monkeypatch.delitem(sys.modules, "nnabla_ext.cudnn")
     assert capsys.readouterr().out == "" and caplog.text == ""
+
+
+def test_an_extension_that_refuses_to_be_imported_is_told(write_extension):
+    write_extension("raise ValueError('your GPU is not supported\\nset this to avoid it')")
+    assert "the CUDA extension does not load: your GPU is not supported;" in _refusal()
 
 
 def test_the_cpu_asks_for_no_library(monkeypatch):

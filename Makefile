@@ -7,13 +7,16 @@
 ## make env    only the Python environment, in .venv
 ## make clean  remove .venv and demo/
 ##
-## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto)
+## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto). With cudnn, demo and env install CUDA's
+## libraries too (1.8 GB to fetch); they stay, and auto takes them then.
 ## DEMO_ARGS="..." and TEST_ARGS="..." are handed on to demo.py and pytest
 
 PY = .venv/bin/python
 CONTEXT ?= auto
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# what .venv holds at least
+REQUIREMENTS = requirements.txt $(if $(filter cudnn,$(CONTEXT)),requirements-cuda.txt)
 
 # As in make_env.sh: packages from elsewhere would hide those of .venv.
 unexport PYTHONPATH PYTHONHOME
@@ -34,7 +37,7 @@ test:
 	$(PY) -m pytest $(TEST_ARGS)
 
 env:
-	@sh make_env.sh requirements.txt
+	@sh make_env.sh $(REQUIREMENTS)
 
 clean:
 	rm -rf .venv demo

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import logging
+from types import ModuleType
+from typing import Tuple
 
 from errors import UserError
 
 import nnabla as nn
 from nnabla.ext_utils import get_extension_context
+from nnabla.logger import logger
 
 import cpu_kernels
+import cuda_libraries
 
 
 def set_up(args: argparse.Namespace) -> None:
@@ -30,13 +37,13 @@ def set_context(name: str, device_id: str = "0", type_config: str = "float") -> 
     """
     problem = _cuda_problem(device_id) if name in ("auto", "cudnn") else ""
     if name == "cudnn" and problem:
-        raise UserError(f"--context cudnn does not work here ({problem}); use --context cpu, or see README, GPU")
+        raise UserError(f"--context cudnn does not work here: {problem}; use --context cpu, or see README, GPU")
     chosen = "cpu" if name == "cpu" or problem else "cudnn"
     if chosen == "cpu" and type_config == "half":
         raise UserError("half precision needs a GPU; use --type-config float on the cpu context")
     nn.set_default_context(get_extension_context(chosen, device_id=device_id, type_config=type_config))
     if name == "auto" and problem:
-        return f"context: cpu ({problem})"
+        return f"context: cpu, since {problem}"
     return f"context: {chosen}" + (f", device {device_id}" if chosen == "cudnn" else "")
 
 
@@ -47,14 +54,47 @@ def on_cpu() -> bool:
 
 def _cuda_problem(device_id: str) -> str:
     """Why the CUDA extension cannot be used, or an empty string."""
+    problem = cuda_libraries.load()
+    if problem:
+        return problem
     try:
-        cudnn = importlib.import_module("nnabla_ext.cudnn")
+        cudnn, complaint = _import_cudnn()
     except ModuleNotFoundError:
-        return "the CUDA extension is not installed"
-    except Exception as error:  # a missing library shows as ImportError, OSError or the extension's own error
-        return f"the CUDA extension does not load: {str(error).splitlines()[0]}"
+        return "the CUDA extension is not installed; for an NVIDIA GPU: pip install -r requirements-cuda.txt"
+    except Exception as error:
+        first, _, _ = str(error).partition("\n")
+        return f"the CUDA extension does not load: {first}"
     try:
         devices = cudnn.get_devices()
     except Exception as error:
-        return f"no CUDA device: {str(error).splitlines()[0]}"
-    return "" if device_id in devices else f"no CUDA device {device_id}; there are {', '.join(devices) or 'none'}"
+        return f"there is no CUDA device: {_cause(error)}"
+    if device_id not in devices:
+        return f"there is no CUDA device {device_id}; there are {', '.join(devices) or 'none'}"
+    if "cudnn" not in nn.available_contexts:
+        return f"cuDNN does not start: {_cause(complaint)}"
+    try:
+        cudnn.check_gpu(device_id)
+    except Exception as error:  # asked of libnvidia-ml.so.1, which a container may lack where it has libcuda.so.1
+        return f"the NVIDIA driver does not tell about device {device_id}: {_cause(error)}"
+    return ""
+
+
+def _import_cudnn() -> Tuple[ModuleType, str]:
+    """The extension, and its last complaint: it prints and logs several lines about what we tell in one."""
+    complaints = [""]
+
+    def keep(record: logging.LogRecord) -> bool:
+        complaints.append(record.getMessage())
+        return False
+
+    logger.addFilter(keep)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module("nnabla_ext.cudnn"), complaints[-1]
+    finally:
+        logger.removeFilter(keep)
+
+
+def _cause(error: object) -> str:
+    """The cause in an error of NNabla's: the last of its lines, below function and source file."""
+    return str(error).strip().split("\n")[-1].rstrip(".")

@@ -4,7 +4,7 @@
 # Makes .venv with what the project needs, or leaves it alone where it is already right.
 #
 #   ./make_env.sh                                     what the scripts need (requirements.txt)
-#   ./make_env.sh requirements.txt FILE...            that and more
+#   ./make_env.sh requirements.txt FILE...            that and more; a later call without FILE leaves it there
 #   ./make_env.sh --print-python                      only say which Python would be used
 #
 # NNabla has wheels for Python 3.8 to 3.10 only, and most machines' default is newer: this looks for one on PATH, among
@@ -89,7 +89,8 @@ find_python() {
 }
 
 venv=.venv
-# Copies of the requirements files that are installed. Written last, and gone while anything is being installed.
+# Copies of the requirements files that are installed, those of earlier calls too. Written last, and gone while theirs are
+# being installed.
 stamps=$venv/installed
 # There from the start of an installation to its end, and so after a kill.
 unfinished=$venv/unfinished
@@ -134,13 +135,14 @@ make_venv() {
         "$best" -m venv $venv >&2 </dev/null
     fi
     : >"$unfinished"
-    rm -rf "$stamps"
-    say "installing $* (only this once; about a minute)"
+    mkdir -p "$stamps"
+    for file in "$@"; do rm -f "$stamps/${file##*/}"; done
+    case $* in *cuda*) need="some minutes, 1.8 GB to fetch" ;; *) need="about a minute" ;; esac
+    say "installing $* (only this once; $need)"
     # Older ones, as in Ubuntu 20.04, do not know the tags of NNabla's wheels.
     pip_install 'pip>=21'
     for file in "$@"; do set -- "$@" -r "$file"; shift; done
     pip_install "$@"
-    mkdir "$stamps"
     for file in "$@"; do [ "$file" = -r ] || cp "$file" "$stamps/"; done
     rm -f "$unfinished"
     say "$venv is ready"

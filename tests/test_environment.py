@@ -181,6 +181,49 @@ def test_only_the_first_run_and_changed_requirements_install(machine):
     assert len(machine.pip_calls()) == 3
 
 
+def test_what_an_earlier_call_asked_for_stays(machine):
+    machine.python(machine.bin / "python3.10", 10)
+    cuda = machine.checkout / "requirements-cuda.txt"
+    cuda.write_text("nnabla-ext-cuda120\n")
+    with_cuda = ("requirements.txt", cuda.name)
+    first = machine.run(*with_cuda)
+    assert first.returncode == 0 and "GB" in first.stderr
+    assert machine.run().stderr == "" and len(machine.pip_calls()) == 1
+
+    # something else is installed beside it, and something is installed anew
+    machine.run("requirements.txt", "requirements-test.txt")
+    machine.requirements.write_text("nnabla\nnumpy\n")
+    assert "GB" not in machine.run().stderr
+    assert len(machine.pip_calls()) == 3 and not any(cuda.name in call for call in machine.pip_calls()[1:])
+    assert machine.run(*with_cuda).stderr == "" and len(machine.pip_calls()) == 3
+
+    cuda.write_text("nnabla-ext-cuda120==1.39.0\n")
+    assert machine.run().stderr == "" and len(machine.pip_calls()) == 3
+    machine.run(*with_cuda)
+    assert len(machine.pip_calls()) == 4
+
+
+def test_going_back_after_a_failure_installs_again(machine):
+    # pip may have got half through, so what was there before it is not taken for granted
+    machine.python(machine.bin / "python3.10", 10)
+    assert machine.run().returncode == 0
+    machine.requirements.write_text("nnabla==2\n")
+    machine.python(machine.checkout / ".venv/bin/python", 10, pip="exit 1")
+    assert machine.run().returncode == 1
+    machine.requirements.write_text("nnabla\n")
+    assert machine.run().returncode == 1
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_asks_for_cuda_with_the_context_cudnn_only():
+    def asked(*words):
+        run = ["make", "-n", *words]
+        return subprocess.run(run, cwd=SCRIPT.parent, capture_output=True, text=True, check=True).stdout
+
+    assert "make_env.sh requirements.txt requirements-cuda.txt" in asked("demo", "CONTEXT=cudnn")
+    assert "requirements-cuda.txt" not in asked("demo") + asked("demo", "CONTEXT=cpu") + asked("test", "CONTEXT=cpu")
+
+
 def test_a_failing_pip_shows_its_words_and_is_tried_again(machine):
     machine.script(machine.bin / "uname", "#!/bin/sh\necho Linux x86_64\n")
     machine.python(machine.bin / "python3.10", 10, pip='echo "ERROR: no matching distribution" >&2; exit 1')

@@ -194,8 +194,22 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 def _add_context(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="auto takes a GPU where one works")
-    add("--device-id", "-d", default="0", help="number of the GPU")
-    add("--type-config", "-t", choices=("float", "half"), default="float", help="precision; half is for GPUs")
+    add("--device-id", "-d", default="0", help="number of the GPU; under mpirun each process takes its own")
+    add(
+        "--type-config",
+        "-t",
+        choices=("float", "half"),
+        default="float",
+        help="half: layers in half precision, all else in float, for GPUs with tensor cores",
+    )
+    add("--tf32", action="store_true", help="on a GPU: products of float numbers rounded to 10 bits, faster")
+    add(
+        "--cudnn-algorithm",
+        choices=("heuristic", "fastest", "deterministic"),
+        default="heuristic",
+        help="on a GPU: how convolutions are computed; fastest tries all ways on each new shape, deterministic takes "
+        "those that always give the same sums",
+    )
     add(
         "--cpu-kernels",
         choices=("auto", "onednn", "nnabla"),

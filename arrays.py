@@ -14,12 +14,18 @@ import nnabla as nn
 import nnabla.functions as F
 import numpy as np
 
+import cpu_kernels
+import pinned
+
 
 def upload(values: np.ndarray) -> nn.NdArray:
     """An array with these values, float32, on its way to the device."""
-    array = nn.NdArray.from_numpy_array(np.ascontiguousarray(values, np.float32))
-    array.cast(np.float32, nn.get_current_context())
-    return array
+    values = np.ascontiguousarray(values, np.float32)
+    if not cpu_kernels.on_cpu():
+        uploader = pinned.uploader(nn.get_current_context().device_id)
+        if uploader is not None:
+            return uploader.upload(values)
+    return nn.NdArray.from_numpy_array(values)
 
 
 def read(array: nn.NdArray) -> np.ndarray:

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 from types import ModuleType
 from typing import Tuple
 
@@ -19,37 +20,57 @@ from nnabla.logger import logger
 
 import cpu_kernels
 import cuda_libraries
+import precision
+
+# how cuDNN's convolution algorithms are chosen: NNabla's own default, tried out for each shape, or always the same sums
+ALGORITHMS = {
+    "heuristic": {},
+    "fastest": {"NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC": "0"},
+    "deterministic": {"NNABLA_CUDNN_DETERMINISTIC": "1"},
+}
 
 
 def set_up(args: argparse.Namespace) -> None:
     """Choose context and CPU kernels as the command line says (`--context` and its like), and tell the user."""
-    chosen = [set_context(args.context, args.device_id, args.type_config), cpu_kernels.configure(args.cpu_kernels)]
+    if args.context == "cpu" and (args.tf32 or args.cudnn_algorithm != "heuristic"):
+        raise UserError("--tf32 and --cudnn-algorithm are for GPUs; leave them out on the cpu context")
+    # the extension reads these when it is imported, and at the first convolution
+    os.environ.update(ALGORITHMS[args.cudnn_algorithm], **({"NNABLA_CUDA_ALLOW_TF32": "1"} if args.tf32 else {}))
+    chosen = [set_context(args.context, args.device_id, args.type_config)]
+    if cpu_kernels.on_cpu() and args.type_config == "half":
+        if args.cpu_kernels == "onednn":
+            raise UserError("--cpu-kernels onednn computes in float32; leave it out with --type-config half")
+        args.cpu_kernels = "nnabla"
+    chosen.append(cpu_kernels.configure(args.cpu_kernels))
     print("\n".join(filter(None, chosen)))
 
 
 def set_context(name: str, device_id: str = "0", type_config: str = "float") -> str:
     """Make NNabla compute on `name`: "cpu", "cudnn", or "auto", which takes cudnn where it works.
 
+    With `type_config` "half" layers compute in half precision (see precision.py), all else in float32.
+
     Returns a sentence for the user that says what was taken.
 
     Raises:
-        UserError: where cudnn is asked for and cannot be had, or half precision on the CPU.
+        UserError: where cudnn is asked for and cannot be had, or half precision where "auto" finds no GPU.
     """
     problem = _cuda_problem(device_id) if name in ("auto", "cudnn") else ""
     if name == "cudnn" and problem:
         raise UserError(f"--context cudnn does not work here: {problem}; use --context cpu, or see README, GPU")
     chosen = "cpu" if name == "cpu" or problem else "cudnn"
-    if chosen == "cpu" and type_config == "half":
-        raise UserError("half precision needs a GPU; use --type-config float on the cpu context")
-    nn.set_default_context(get_extension_context(chosen, device_id=device_id, type_config=type_config))
+    if name == "auto" and problem and type_config == "half":
+        raise UserError(f"half precision needs a GPU ({problem}); use --type-config float on a CPU")
+    nn.set_default_context(get_extension_context(chosen, device_id=device_id))
+    half = get_extension_context(chosen, device_id=device_id, type_config="half") if type_config == "half" else None
+    precision.set_layers_context(half)
     if name == "auto" and problem:
         return f"context: cpu, since {problem}"
-    return f"context: {chosen}" + (f", device {device_id}" if chosen == "cudnn" else "")
-
-
-def on_cpu() -> bool:
-    """Whether the default context is the CPU's."""
-    return any(backend.startswith("cpu") for backend in nn.get_current_context().backend)
+    device = f", device {device_id}" if chosen == "cudnn" else ""
+    if half is not None:
+        device += ", layers in half precision"
+        device += "" if chosen == "cudnn" else ": emulated, a hundred times slower than float, for tests"
+    return f"context: {chosen}{device}"
 
 
 def _cuda_problem(device_id: str) -> str:

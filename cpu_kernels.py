@@ -1298,6 +1298,11 @@ def in_turn(tasks: Sequence[Callable[[], Any]]) -> List[Any]:
 _state: Dict[str, Any] = {"active": False, "blas": None}
 
 
+def on_cpu() -> bool:
+    """Whether the default context is the CPU's. A GPU's names the CPU too, for functions that a GPU has not."""
+    return not any(backend.startswith("cud") for backend in nn.get_current_context().backend)
+
+
 def active() -> bool:
     """Whether new graphs are to use these kernels."""
     return _state["active"]
@@ -1315,8 +1320,7 @@ def configure(choice: str) -> str:
     if _state["blas"]:
         _state["blas"].restore_original_limits()
     _state["blas"] = None
-    on_cpu = any(backend.startswith("cpu") for backend in nn.get_current_context().backend)
-    if not on_cpu:
+    if not on_cpu():
         if choice == "onednn":
             raise UserError("--cpu-kernels onednn is for --context cpu; leave it out on a GPU")
         return ""

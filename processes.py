@@ -19,6 +19,7 @@ import numpy as np
 from nnabla.ext_utils import get_extension_context
 
 import arrays
+import cpu_kernels
 
 # what Open MPI, the one that NNabla knows, tells the processes that its mpirun starts: how many there are, which one
 # it is that is told, and which of those on its machine
@@ -94,14 +95,13 @@ def join() -> Alone:
     """
     if count() == 1:
         return Alone()
-    context = nn.get_current_context()
-    if not any(backend.startswith("cud") for backend in context.backend):
+    if cpu_kernels.on_cpu():
         raise UserError(f"mpirun has started {count()} processes, and each needs a GPU; on a CPU start one, without it")
     import nnabla.communicators as C
 
     try:
-        # in float also under half precision: a communicator of a half context would add up gradients in half
-        whole = get_extension_context("cudnn", device_id=context.device_id, type_config="float")
+        # in float, whatever layers compute in: a communicator of a half context would add up gradients in half
+        whole = get_extension_context("cudnn", device_id=nn.get_current_context().device_id)
         communicator = C.MultiProcessDataParallelCommunicator(whole)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI

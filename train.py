@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import checkpoint
 import context
+import cpu_kernels
 import data_check
 import model_file
 import pictures
@@ -146,7 +147,7 @@ class Run:
             while self.iteration < self.last_iteration and not self.stopped():
                 self.iterate()
                 # to read losses is to wait for the device, which a CPU does anyway
-                if context.on_cpu() or self.iteration % self.args.log_step == 0:
+                if cpu_kernels.on_cpu() or self.iteration % self.args.log_step == 0:
                     bar.set_postfix(short_summary(self.read_losses()), refresh=False)
                 bar.update()
                 if self.iteration % self.iterations_per_epoch == 0:

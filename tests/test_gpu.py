@@ -91,9 +91,10 @@ def test_its_instance_normalization_is_ours():
 
 
 @pytest.mark.parametrize("flags", [["--tf32"], ["--cudnn-algorithm", "fastest"]])
-def test_flags_of_gpus_are_not_for_cpus(data, tmp_path, run_main, flags):
-    code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", *flags))
-    assert code == 2 and "--tf32 and --cudnn-algorithm are for GPUs" in err
+def test_flags_of_gpus_on_a_cpu_are_told_to_do_nothing(data, tmp_path, run_main, flags):
+    """And no more: a run that has begun on a GPU may go on without one."""
+    code, out, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "--max-iter", 1, *flags))
+    assert code == 0 and "--tf32 and --cudnn-algorithm change nothing on a CPU" in out, err
 
 
 @pytest.mark.usefixtures("gpu")
@@ -155,13 +156,15 @@ def test_training_waits_for_the_device_at_log_steps_only(data, tmp_path, run_mai
     assert set(reads) == {0, 3, 6, 9, 12}
     reads.clear()
     assert run_main(train, *arguments(data, tmp_path / "cpu", "-c", "cpu", "--cpu-kernels", "nnabla", *course))[0] == 0
-    assert set(reads) >= set(range(1, 13))
+    assert set(reads) >= set(range(13, 25))
     ours, theirs = series(tmp_path / "gpu"), series(tmp_path / "cpu")
     assert len(ours) == 10
     for name, rows in theirs.items():
         assert rows[:, 0].tolist() == [2, 5, 8, 11]
         np.testing.assert_array_equal(ours[name][:, 0], rows[:, 0])
-        np.testing.assert_allclose(ours[name], rows, rtol=1e-2, err_msg=name)
+        # another instance normalization: rounding takes losses apart from the first update on
+        np.testing.assert_allclose(ours[name][0], rows[0], rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(ours[name], rows, rtol=5e-2, err_msg=name)
 
 
 @pytest.mark.usefixtures("gpu")

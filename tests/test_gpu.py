@@ -400,6 +400,21 @@ def test_gradients_that_no_scale_makes_finite_are_a_divergence():
         model.step(batches)
 
 
+def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main, monkeypatch):
+    fits, asked = LossScale.fits, []
+
+    def failing(self, solvers):
+        asked.append(self)
+        if len(asked) > 4:
+            raise ArithmeticError("gradients are none")
+        return fits(self, solvers)
+
+    monkeypatch.setattr(LossScale, "fits", failing)
+    code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "-t", "half", "--ins-max", 1))
+    assert code == 2 and "gen: gradients are none in iteration 1 (" in err
+    assert (tmp_path / "diverged_000001.json").is_file()
+
+
 @pytest.mark.usefixtures("half")
 def test_the_scale_grows_after_clean_updates():
     scale = LossScale()

@@ -101,12 +101,27 @@ def instance_normalization(x: nn.Variable) -> nn.Variable:
     On a CPU `F.instance_normalization` takes the variance as E[x^2] - E[x]^2 and adds a whole channel up in one
     float32: its error is 6e-4 where the mean is 10 deviations from zero, and 2e-4 in the output of G. Here the mean is
     taken off first, and sums go over rows and then over columns, which leaves 6e-6 in the output of G, as in PyTorch.
-    On a GPU it uses Welford's algorithm, in two kernels.
     """
     if not cpu_kernels.on_cpu():
-        return F.instance_normalization(x, None, None, eps=1e-5)
+        return _on_a_gpu(x)
     centred = x - _spatial_mean(x)
     return centred * (_spatial_mean(centred**2) + 1e-5) ** -0.5
+
+
+def _on_a_gpu(x: nn.Variable) -> nn.Variable:
+    """Instance normalization by cuDNN: that of a batch of one sample, which has each channel of each sample as its own.
+
+    One kernel forward, one backward. In half precision it reads and gives out half, with statistics in float32, also
+    those that are kept for the gradient; `F.instance_normalization` keeps them in half.
+    """
+    samples, channels, height, width = x.shape
+    running = [nn.Variable((1, samples * channels, 1, 1)) for _ in ("mean", "variance")]  # written, never read
+    for statistic in running:
+        statistic.data.zero()
+    with precision.of_layers():
+        flat = F.reshape(x, (1, samples * channels, height, width))
+        y = F.batch_normalization(flat, None, None, *running, axes=[1], eps=1e-5)
+        return F.reshape(y, x.shape)
 
 
 def _spatial_mean(x: nn.Variable) -> nn.Variable:

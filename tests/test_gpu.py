@@ -78,16 +78,22 @@ def test_a_gpu_is_no_cpu():
 
 @pytest.mark.usefixtures("gpu")
 def test_its_instance_normalization_is_ours():
-    x = np.random.default_rng(0).normal(1, 2, (2, 3, 12, 16)).astype(np.float32)
-    found = []
+    """Forward and backward; NNabla's CPU functions compute here what cuDNN's are asked for there."""
+    random = np.random.default_rng(0)
+    values, gradient = (random.normal(1, 2, (2, 3, 12, 16)).astype(np.float32) for _ in range(2))
+    found = {}
     for name in ("cpu", "cudnn"):
         set_context(name)
-        y = layers.instance_normalization(nn.Variable.from_numpy_array(x))
-        y.forward()
-        found.append(y.d.copy())
-    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
-    want = (x - x.mean(axis=(2, 3), keepdims=True)) / np.sqrt(x.var(axis=(2, 3), keepdims=True) + 1e-5)
-    np.testing.assert_allclose(found[0], want, atol=1e-4)
+        x = nn.Variable.from_numpy_array(values, need_grad=True)
+        y = layers.instance_normalization(x)
+        x.grad.zero()
+        y.forward(clear_no_need_grad=True)
+        y.backward(nn.NdArray.from_numpy_array(gradient), clear_buffer=False)
+        found[name] = y.d.copy(), x.g.copy()
+    for ours, theirs in zip(found["cudnn"], found["cpu"]):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    want = (values - values.mean(axis=(2, 3), keepdims=True)) / np.sqrt(values.var(axis=(2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found["cpu"][0], want, atol=1e-4)
 
 
 @pytest.mark.parametrize("flags", [["--tf32"], ["--cudnn-algorithm", "fastest"]])

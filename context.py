@@ -32,8 +32,6 @@ ALGORITHMS = {
 
 def set_up(args: argparse.Namespace) -> None:
     """Choose context and CPU kernels as the command line says (`--context` and its like), and tell the user."""
-    if args.context == "cpu" and (args.tf32 or args.cudnn_algorithm != "heuristic"):
-        raise UserError("--tf32 and --cudnn-algorithm are for GPUs; leave them out on the cpu context")
     # the extension reads these when it is imported, and at the first convolution
     os.environ.update(ALGORITHMS[args.cudnn_algorithm], **({"NNABLA_CUDA_ALLOW_TF32": "1"} if args.tf32 else {}))
     chosen = [set_context(args.context, args.device_id, args.type_config)]
@@ -42,6 +40,8 @@ def set_up(args: argparse.Namespace) -> None:
             raise UserError("--cpu-kernels onednn computes in float32; leave it out with --type-config half")
         args.cpu_kernels = "nnabla"
     chosen.append(cpu_kernels.configure(args.cpu_kernels))
+    if cpu_kernels.on_cpu() and (args.tf32 or args.cudnn_algorithm != "heuristic"):
+        chosen.append("--tf32 and --cudnn-algorithm change nothing on a CPU")
     print("\n".join(filter(None, chosen)))
 
 

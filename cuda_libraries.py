@@ -36,6 +36,9 @@ PACKAGES = {
     "libcudnn_cnn_train.so.8": "nvidia-cudnn-cu12==8.9.7.29",
 }
 
+# for several GPUs, which not everybody has: loaded where it is there
+NCCL = "libnccl.so.2"
+
 
 def load() -> str:
     """Load the installed CUDA extension's library and those that it needs; NNabla itself is imported before.
@@ -70,7 +73,7 @@ def _in_environment() -> List[Path]:
     found = {}
     for entry in reversed(sys.path):  # the first has the last word
         found.update({path.name: path for path in Path(entry).glob("nvidia/*/lib/*.so.*")})
-    return [found[name] for name in PACKAGES if name in found]
+    return [found[name] for name in (*PACKAGES, NCCL) if name in found]
 
 
 def _is_cut_off(path: Path) -> bool:

@@ -59,10 +59,10 @@ class StepLosses:
 
     def read(self, processes: Alone) -> Dict[str, float]:
         """Each loss: its mean over the passes in which it existed. Waits for the device."""
-        terms = [(name, terms) for losses in self._passes for name, terms in losses.items()]
-        own = [sum(share * float(arrays.read(value)) for share, value in values) for _, values in terms]
+        losses = [loss for losses in self._passes for loss in losses.items()]
+        own = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
         seen = defaultdict(list)
-        for (name, _), value in zip(terms, processes.total(np.array(own))):
+        for (name, _), value in zip(losses, processes.total(np.array(own))):
             seen[name].append(value)
         return {name: float(np.mean(values)) for name, values in seen.items()}
 
@@ -119,7 +119,7 @@ class InstaGAN:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch.
 
         Nothing of it waits for the device but, in half precision, the look for an overflow before each update, and
-        with several processes one exchange of how many pictures have a pass.
+        with several processes the exchange of how many pictures have a pass.
         """
         losses, progress = StepLosses(), {domain: SequentialTranslation(batch) for domain, batch in batches.items()}
         for shares in self.shares(batches):

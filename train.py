@@ -185,11 +185,13 @@ class Run:
         """One iteration on the next batches."""
         batches = self.upcoming or self.upload()
         names = {domain: [sample.name for sample in iterator.next()] for domain, iterator in self.data.items()}
-        self.unread.append(Done(self.iteration, names, self.model.step(batches)))
+        self.suspect, self.upcoming = Done(self.iteration, names, StepLosses()), None
+        self.unread.append(replace(self.suspect, losses=self.model.step(batches)))
         self.iteration += 1
-        with suppress(UserError):
+        if self.iteration < self.last_iteration:
             # while the device is at work; a picture that cannot be read is told when its turn comes
-            self.upcoming = self.upload() if self.iteration < self.last_iteration else None
+            with suppress(UserError):
+                self.upcoming = self.upload()
 
     def upload(self) -> Dict[str, Batch]:
         """The next batches, on the device."""

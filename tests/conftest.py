@@ -107,11 +107,11 @@ def clean_nnabla():
     reset()
 
 
-@pytest.fixture(params=["nnabla", "onednn"])
+@pytest.fixture(params=["nnabla", "onednn", "cudnn"])
 def kernels(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
-    """The test runs with each of the CPU kernels, which it gets named; where oneDNN does not work it is skipped."""
+    """The test runs with each of the CPU kernels, and on a GPU; it gets named which. What is not there is skipped."""
     try:
-        return cpu_kernels.configure(request.param)
+        return set_context("cudnn") if request.param == "cudnn" else cpu_kernels.configure(request.param)
     except UserError as error:
         pytest.skip(str(error))
 

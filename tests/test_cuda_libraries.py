@@ -19,7 +19,7 @@ import pytest
 
 import context
 import cuda_libraries
-from cuda_libraries import PACKAGES
+from cuda_libraries import NCCL, PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ NEEDS = {
 # where NVIDIA's wheels put them
 FOLDERS = {"libcudart": "cuda_runtime", "libcublas": "cublas", "libnvJitLink": "nvjitlink", "libcusparse": "cusparse",
            "libcusolver": "cusolver", "libcurand": "curand", "libcufft": "cufft", "libcudnn": "cudnn",
-           "libnvrtc": "cuda_nvrtc"}
+           "libnvrtc": "cuda_nvrtc", "libnccl": "nccl"}
 
 # says what is wrong, then which of the stand-ins were loaded, then whether the extension works
 PROGRAM = """
@@ -71,7 +71,7 @@ def compiled(tmp_path_factory):
     if sys.platform != "linux" or not shutil.which("gcc"):
         pytest.skip("needs Linux and gcc")
     folder = tmp_path_factory.mktemp("compiled")
-    for name in ["libcuda.so.1", "libcudart.so.11.0", *PACKAGES, *(n for n in NEEDS if "nnabla" in n)]:
+    for name in ["libcuda.so.1", "libcudart.so.11.0", NCCL, *PACKAGES, *(n for n in NEEDS if "nnabla" in n)]:
         _compile(name, folder, folder)
     return folder
 
@@ -130,6 +130,14 @@ def no_cuda_here():
 
 def _inside(machine, paths):
     return {str(path.relative_to(machine.root)) for path in paths}
+
+
+def test_nccl_is_loaded_where_it_is_there(machine):
+    """NNabla opens it by its name, and would look in folders of the system only."""
+    machine.install_wheels()
+    machine.install(NCCL, machine.wheel(NCCL).parent)
+    said, loaded = machine.load()
+    assert said == "" and str(machine.wheel(NCCL).relative_to(machine.root)) in loaded
 
 
 def test_those_of_the_environment_are_loaded_before_what_needs_them(machine):

@@ -66,6 +66,13 @@ def training_flags(case):
     return list(map(str, flags))
 
 
+def where(kernels):
+    """The flags of a script that is to compute as the test does."""
+    if "cudnn" in kernels:
+        return ["--context", "cudnn"]
+    return ["--context", "cpu", "--cpu-kernels", "onednn" if "oneDNN" in kernels else "nnabla"]
+
+
 def assert_losses(case, step, losses, kernels):
     """The first step within 1e-4, the later ones, which come after updates of float32 weights, within 1 %.
 
@@ -148,12 +155,12 @@ def converted(reference_case, run_script, tmp_path_factory):
 
 
 @pytest.mark.parametrize("made", ["A", "B"])
-def test_translate_from_the_command_line(reference_case, converted, run_script, tmp_path, made):
+def test_translate_from_the_command_line(reference_case, converted, run_script, tmp_path, made, kernels):
     (height, width), settings = reference_case.size, reference_case.settings
     done = run_script(
         *("translate.py", "--model", converted, "--dataroot", reference_case.folder / "data", "--phase", "val"),
         *("--direction", DIRECTIONS[made], "--ins-per", settings["ins_per"], "--ins-max", settings["ins_max"]),
-        *("--fineSizeH", height, "--fineSizeW", width, "--context", "cpu", "--output", tmp_path / "out"),
+        *("--fineSizeH", height, "--fineSizeW", width, *where(kernels), "--output", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     got = np.asarray(Image.open(tmp_path / "out" / "images" / "0001.png"), float)
@@ -169,10 +176,9 @@ def test_translate_from_the_command_line(reference_case, converted, run_script, 
 
 
 def test_train_from_the_command_line(reference_case, converted, run_script, tmp_path, kernels):
-    choice = "onednn" if "oneDNN" in kernels else "nnabla"
     done = run_script(
-        *("train.py", "--dataroot", reference_case.folder / "data", "--pretrained", converted, "--context", "cpu"),
-        *("--cpu-kernels", choice, "--max-iter", 3, "--log-step", 1, "--monitor-path", tmp_path / "run"),
+        *("train.py", "--dataroot", reference_case.folder / "data", "--pretrained", converted, *where(kernels)),
+        *("--max-iter", 3, "--log-step", 1, "--monitor-path", tmp_path / "run"),
         *training_flags(reference_case),
     )
     assert done.returncode == 0, done.stderr

@@ -472,10 +472,6 @@ def test_pretrained_of_another_kind_is_refused(refused, full_run, data, tmp_path
     assert str(model) in told
 
 
-def test_half_precision_on_the_cpu_is_refused(refused, data, tmp_path):
-    assert "--type-config float" in refused(*command_line(data, tmp_path / "run", "-t", "half"))
-
-
 def test_a_resumed_run_does_not_need_what_it_was_pretrained_with(start, full_run, run_script, tmp_path):
     """All of the run is in its checkpoint; the file it started from may be gone by then."""
     model = tmp_path / "old.h5"

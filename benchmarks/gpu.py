@@ -101,12 +101,13 @@ def main() -> int:
     sizes = QUICK if args.quick else SIZES
     about = introduce(commands, args)
     cases = cases_of(args, sizes)
-    found = {
-        name: measure(case, commands, args.rounds) for name, case in tqdm(cases.items(), desc="measuring", unit="case")
-    }
-    if args.output:
-        text = json.dumps({"about": about, "cases": cases, "found": found}, indent=1)
-        atomic.write_text(args.output / "gpu.json", text + "\n")
+    found: Found = {}
+    for name, case in tqdm(cases.items(), desc="measuring", unit="case"):
+        found[name] = measure(case, commands, args.rounds)
+        if args.output:
+            # after each case: what has been measured remains, whatever ends this
+            text = json.dumps({"about": about, "cases": cases, "found": found}, indent=1)
+            atomic.write_text(args.output / "gpu.json", text + "\n")
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
     for what in dict.fromkeys(case["what"] for case in cases.values()):
         print(f"\n{WHAT[what]}, {'x'.join(map(str, sizes['size']))}, ngf = ndf = {sizes['width']}\n")

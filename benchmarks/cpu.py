@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -24,27 +23,23 @@ from typing import Any, Callable, Dict, List, Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import UserError, run_main  # noqa: E402
+from errors import run_main  # noqa: E402
 
 import matplotlib  # noqa: E402
 import nnabla as nn  # noqa: E402
 import numpy as np  # noqa: E402
+from common import Worker, inputs, network_work  # noqa: E402
 from tqdm import tqdm  # noqa: E402
-from worker import serve  # noqa: E402
+from worker import Case, serve  # noqa: E402
 
 import atomic  # noqa: E402
 import context  # noqa: E402
 import cpu_kernels  # noqa: E402
 import layers  # noqa: E402
 import models  # noqa: E402
-from args import train_args  # noqa: E402
 from command_line import Parser, whole  # noqa: E402
-from data_source import Sample  # noqa: E402
-from instagan import ALONE, InstaGAN  # noqa: E402
 from report import markdown  # noqa: E402
-from sequence import Batch  # noqa: E402
 
-Case = Dict[str, Any]
 NETWORK = {"size": [96, 64], "width": 32, "blocks": 9, "ins_per": 1}
 STEPS: Dict[str, Case] = {
     "generator, 300x200, ngf 64, one mask": {"what": "generator", **NETWORK, "size": [300, 200], "width": 64, "n": 1},
@@ -52,27 +47,6 @@ STEPS: Dict[str, Case] = {
     "step, 96x64, ngf 32, four masks by 2": {"what": "step", **NETWORK, "n": 4, "ins_per": 2},
 }
 COUNTS = (1, 2, 4, 8, 16, 32)
-
-
-class Worker:
-    """A process that runs `worker.serve`."""
-
-    def __init__(self, command: List[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, case: Case) -> Dict[str, float]:
-        """Do the work of a case once."""
-        self._process.stdin.write(json.dumps(case) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise UserError(f"{' '.join(self._process.args)} stopped with exit code {self._process.wait()}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def main() -> int:
@@ -236,18 +210,7 @@ def work_of(case: Case) -> Callable[[], Any]:
     """What is to be timed."""
     if case["what"] == "layer":
         return layer_work(case)
-    if case["what"] == "generator":
-        arch = models.Architecture(ngf=case["width"], n_blocks=case["blocks"])
-        outputs = models.generator(*inputs(case), arch, models.INFERENCE)
-        return lambda: nn.forward_all(list(outputs), clear_buffer=True)
-    sizes = [f"--{kind}Size{side}={case['size'][side == 'W']}" for kind in ("load", "fine") for side in "HW"]
-    widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
-    counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
-    model = InstaGAN(train_args("", [*sizes, *widths, *counts]))
-    x, a, _ = inputs(case)
-    sample = Sample("noise", x.d[0].copy(), a.d[:, 0].copy())
-    batch = Batch.of([sample], case["ins_per"])
-    return lambda: model.step({"x": batch, "y": batch}).read(ALONE)
+    return network_work(case)
 
 
 def layer_work(case: Case) -> Callable[[], Any]:
@@ -265,16 +228,6 @@ def layer_work(case: Case) -> Callable[[], Any]:
         y.backward(clear_buffer=True)
 
     return work
-
-
-def inputs(case: Case) -> List[nn.Variable]:
-    """A picture of noise with rectangles for instances."""
-    (height, width), n = case["size"], case["n"]
-    x, a, membership = (nn.Variable(shape) for shape in ((1, 3, height, width), (n, 1, height, width), (1, n)))
-    x.d, a.d, membership.d = np.random.default_rng(0).uniform(-1, 1, x.shape), -1, 1
-    for i in range(n):
-        a.d[i, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
-    return [x, a, membership]
 
 
 if __name__ == "__main__":

@@ -6,16 +6,25 @@ It is run by a Python that has PyTorch, and does as `worker.serve` says what a c
     {"what": "layer", "x": [1, 128, 24, 16], "w": [128, 128, 3, 3], "stride": 1, "pad": 0, "reflect": 1,
      "transposed": false, "normalize": true, "activation": "relu"}
     {"what": "generator" or "step", "size": [96, 64], "width": 32, "blocks": 9, "n": 1, "ins_per": 1}
+
+With `--once` it does as `worker.serve_once` says, for gpu.py, whose cases say more:
+
+    {..., "batch": 4, "type_config": "half", "context": "cudnn", "device_id": "0", "tf32": false,
+     "cudnn_algorithm": "heuristic", "warm_up": 5, "times": 10}
+
+Half precision is PyTorch's automatic mixed precision.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
-from worker import serve
+from worker import Case, Host, serve, serve_once
 
 ACTIVATIONS = {"": nn.Identity, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
 
@@ -69,7 +78,7 @@ def decoder(features: int, channels: int) -> nn.Sequential:
 
 
 class Generator(nn.Module):
-    """(x, a) -> (y', b'), of one picture (1, 3, H, W) with its masks (M, 1, H, W)."""
+    """(x, a) -> (y', b'), of pictures (B, 3, H, W) with as many masks each (M, B, 1, H, W)."""
 
     def __init__(self, width: int, blocks: int = 9) -> None:
         super().__init__()
@@ -79,10 +88,10 @@ class Generator(nn.Module):
     def forward(self, x: Tensor, a: Tensor) -> Tuple[Tensor, Tensor]:
         """Translate."""
         # one mask after the other, as the authors' code does
-        masks = [self.encoder_mask(mask[None]) for mask in a]
+        masks = [self.encoder_mask(mask) for mask in a]
         scene = torch.cat([self.encoder_image(x), sum(masks)], 1)
         b = [self.decoder_mask(torch.cat([mask, scene], 1)) for mask in masks]
-        return self.decoder_image(scene), torch.cat(b)
+        return self.decoder_image(scene), torch.stack(b)
 
 
 def features(channels: int, width: int) -> nn.Sequential:
@@ -105,34 +114,40 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
         """Judge."""
-        masks = sum(self.feature_mask(mask[None]) for mask in a)
+        masks = sum(self.feature_mask(mask) for mask in a)
         return self.classifier(torch.cat([self.feature_image(x), masks], 1))
 
 
 def set_l1_loss(real: Iterable[Tensor], other: Iterable[Tensor], slots: int) -> Tensor:
     """As in losses.py."""
     (x, a), (x2, a2) = real, other
-    return ((x - x2).abs().sum() + (a - a2).abs().sum()) / (x[0, 0].numel() * (3 + slots))
+    return ((x - x2).abs().sum() + (a - a2).abs().sum()) / (x[:, 0].numel() * (3 + slots))
 
 
 def context_preserving_loss(x: Tensor, a: Tensor, y: Tensor, b: Tensor) -> Tensor:
     """As in losses.py."""
-    covered = ((torch.cat([a, b]) + 1) / 2).sum(0, keepdim=True)
+    covered = ((torch.cat([a, b]) + 1) / 2).sum(0)
     return ((1 - covered.clamp(0, 1)) * (x - y).abs()).mean()
 
 
 class InstaGAN:
-    """The four networks, and one training iteration on a picture of each domain."""
+    """The four networks, and one training iteration on pictures of each domain."""
 
-    def __init__(self, width: int, blocks: int, ins_per: int) -> None:
+    def __init__(self, width: int, blocks: int, ins_per: int, device: str = "cpu", half: bool = False) -> None:
         self.ins_per = ins_per
         self.gen = {"x": Generator(width, blocks), "y": Generator(width, blocks)}
         self.dis = {"x": Discriminator(width), "y": Discriminator(width)}
         both = ([p for net in nets.values() for p in net.parameters()] for nets in (self.gen, self.dis))
         self.solver_gen, self.solver_dis = (torch.optim.Adam(p, 2e-4, (0.5, 0.999)) for p in both)
+        self.precision = partial(precision, device, half)
+        # starts as precision.LossScale does
+        self.scaler = torch.amp.GradScaler(device, init_scale=2.0**13, enabled=half)
 
-    def step(self, batch: Dict[str, Tuple[Tensor, Tensor]]) -> List[Dict[str, float]]:
-        """All passes of the sequential mini-batch; gives the losses of each. `gen[d]` translates from domain d."""
+    def step(self, batch: Dict[str, Tuple[Tensor, Tensor]]) -> List[Dict[str, Tensor]]:
+        """All passes of the sequential mini-batch; gives the losses of each. `gen[d]` translates from domain d.
+
+        Nothing waits for a GPU but, in half precision, the look for an overflow before each update.
+        """
         pictures = {domain: x for domain, (x, _) in batch.items()}
         earlier: Dict[str, Tensor] = {domain: a[:0] for domain, (_, a) in batch.items()}
         found = []
@@ -143,20 +158,23 @@ class InstaGAN:
             self._train_discriminators(False)
             for domain, other in directions:
                 x, a = pictures[domain], batch[domain][1][start : start + self.ins_per]
-                y, b = self.gen[domain](x, a)
-                losses = self.losses(domain, other, (x, a), (y, b), earlier[domain])
-                sum(losses.values()).backward()
-                found[-1].update({name: loss.item() for name, loss in losses.items()})
+                with self.precision():
+                    y, b = self.gen[domain](x, a)
+                    losses = self.losses(domain, other, (x, a), (y, b), earlier[domain])
+                self.scaler.scale(sum(losses.values())).backward()
+                found[-1].update({name: loss.detach() for name, loss in losses.items()})
                 pictures[domain], earlier[domain] = y.detach(), torch.cat([earlier[domain], b.detach()])
-            self.solver_gen.step()
+            self.scaler.step(self.solver_gen)
             self.solver_dis.zero_grad()
             self._train_discriminators(True)
             for other, domain in directions:
-                real, fake = self.dis[domain](*batch[domain]), self.dis[domain](pictures[other], earlier[other])
-                loss = 0.5 * (((real - 1) ** 2).mean() + (fake**2).mean())
-                loss.backward()
-                found[-1][f"discriminator_loss_{domain}"] = loss.item()
-            self.solver_dis.step()
+                with self.precision():
+                    real, fake = self.dis[domain](*batch[domain]), self.dis[domain](pictures[other], earlier[other])
+                    loss = 0.5 * (((real - 1) ** 2).mean() + (fake**2).mean())
+                self.scaler.scale(loss).backward()
+                found[-1][f"discriminator_loss_{domain}"] = loss.detach()
+            self.scaler.step(self.solver_dis)
+            self.scaler.update()
         return found
 
     def losses(self, domain: str, other: str, real: Tuple, fake: Tuple, earlier: Tensor) -> Dict[str, Tensor]:
@@ -175,16 +193,64 @@ class InstaGAN:
             net.requires_grad_(wanted)
 
 
-def a_picture(size: List[int], n: int) -> Tuple[Tensor, Tensor]:
-    """Noise with rectangles for instances."""
+def precision(device: str, half: bool) -> torch.autocast:
+    """Within `with`, networks compute in half precision, if so wanted."""
+    return torch.autocast(device, torch.float16, enabled=half)
+
+
+class Gpu(Host):
+    """A GPU as PyTorch sees it, that is in use already."""
+
+    def __init__(self, device: str, **about: Any) -> None:
+        torch.zeros(1, device=device)
+        torch.cuda.set_device(device)
+        self.synchronize()
+        versions = {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+        super().__init__(**about, **versions, GPU=torch.cuda.get_device_name())
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+        torch.cuda.synchronize()
+
+    def used(self) -> int:
+        """Bytes of its memory that are in use, by whomever."""
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+
+    def reserved(self) -> int:
+        """Bytes that PyTorch had taken at most, for tensors and what it keeps for the next ones."""
+        return torch.cuda.max_memory_reserved()
+
+    def record(self) -> torch.cuda.Event:
+        """An event after all that was given so far."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed(self, first: torch.cuda.Event, last: torch.cuda.Event) -> float:
+        """Seconds between two events that are over."""
+        return first.elapsed_time(last) / 1e3
+
+
+def device_of(case: Case) -> Host:
+    """The device that a case asks for, set up as it says."""
+    torch.backends.cudnn.benchmark = case["cudnn_algorithm"] == "fastest"
+    torch.backends.cudnn.deterministic = case["cudnn_algorithm"] == "deterministic"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case["tf32"]
+    about = {"PyTorch": torch.__version__}
+    return Host(**about) if case["context"] == "cpu" else Gpu(f"cuda:{case['device_id']}", **about)
+
+
+def pictures_of(size: List[int], n: int, batch: int) -> Tuple[Tensor, Tensor]:
+    """Noise with rectangles for instances: (B, 3, H, W) and (n, B, 1, H, W)."""
     height, width = size
-    a = -torch.ones(n, 1, height, width)
+    a = -torch.ones(n, batch, 1, height, width)
     for i in range(n):
-        a[i, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
-    return torch.rand(1, 3, height, width) * 2 - 1, a
+        a[i, :, 0, 5 + i : height // 3 + i, 5 : width // 2] = 1
+    return torch.rand(batch, 3, height, width) * 2 - 1, a
 
 
-def work_of(case: Dict[str, Any]) -> Callable[[], Any]:
+def work_of(case: Case) -> Callable[[], Any]:
     """What is to be timed; a layer is run forward and backward."""
     if case["what"] == "layer":
         names = ("stride", "pad", "reflect", "transposed", "normalize", "activation")
@@ -193,14 +259,29 @@ def work_of(case: Dict[str, Any]) -> Callable[[], Any]:
         x = torch.randn(case["x"], requires_grad=True)
         gradient = torch.randn_like(net(x))
         return lambda: net(x).backward(gradient)
-    picture = a_picture(case["size"], case["n"])
-    if case["what"] == "generator":
-        net = Generator(case["width"], case["blocks"]).eval()
-        return lambda: torch.no_grad()(net)(*picture)
-    model = InstaGAN(case["width"], case["blocks"], case["ins_per"])
+    device, half = "cpu" if case.get("context", "cpu") == "cpu" else "cuda", case.get("type_config") == "half"
+    # weights and inputs are made there
+    with torch.device(device):
+        picture = pictures_of(case["size"], case["n"], case.get("batch", 1))
+        if case["what"] == "generator":
+            return inference(Generator(case["width"], case["blocks"]).eval(), picture, partial(precision, device, half))
+        model = InstaGAN(case["width"], case["blocks"], case["ins_per"], device, half)
     return lambda: model.step({"x": picture, "y": picture})
+
+
+def inference(net: Generator, picture: Tuple[Tensor, Tensor], context: Callable[[], torch.autocast]) -> Callable:
+    """A translation, to be timed."""
+
+    def work() -> None:
+        with torch.no_grad(), context():
+            net(*picture)
+
+    return work
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    serve(work_of)
+    if "--once" in sys.argv:
+        serve_once(device_of, work_of)
+    else:
+        serve(work_of)

@@ -57,7 +57,7 @@ def set_context(name: str, device_id: str = "0", type_config: str = "float") -> 
     """
     problem = _cuda_problem(device_id) if name in ("auto", "cudnn") else ""
     if name == "cudnn" and problem:
-        raise UserError(f"--context cudnn does not work here: {problem}; use --context cpu, or see README, GPU")
+        raise UserError(f"--context cudnn does not work here: {problem}; use --context cpu, or see README, GPUs")
     chosen = "cpu" if name == "cpu" or problem else "cudnn"
     if name == "auto" and problem and type_config == "half":
         raise UserError(f"half precision needs a GPU ({problem}); use --type-config float on a CPU")

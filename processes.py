@@ -105,7 +105,8 @@ def join() -> Alone:
         communicator = C.MultiProcessDataParallelCommunicator(whole)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
-        cause = str(error).strip().splitlines()[0]
-        raise UserError(f"NNabla cannot join the {count()} processes ({cause}); see README, GPU") from error
+        cause = str(error).strip().splitlines()[-1]
+        takes = "that takes NCCL and Open MPI's libmpi.so, see README, GPUs"
+        raise UserError(f"the {count()} processes cannot be joined; {takes} ({cause})") from error
     return Several(communicator)
 

@@ -113,15 +113,16 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "half.json", help="file for all losses")
     args = parser.parse_args()
     runs = {"float": as_it_is, "float again": otherwise, "half": in_half}
-    found: Dict[str, Dict[str, Losses]] = {}
+    written: Dict[str, Dict[str, Dict[str, List[float]]]] = {}
     rows = [["case", "training", "losses", "within 5 %", "median difference", "largest", "of their means"]]
     for name in args.cases:
         case = read_case(name)
-        found[name] = {run: train(case, f"{name}, {run}", args, prepare) for run, prepare in runs.items()}
+        found = {run: train(case, f"{name}, {run}", args, prepare) for run, prepare in runs.items()}
         for run in list(runs)[1:]:
             for kind, names in KINDS.items():
-                rows.append([name, run, kind, *differences(found[name]["float"], found[name][run], names)])
-        atomic.write_text(args.output, json.dumps(found) + "\n")
+                rows.append([name, run, kind, *differences(found["float"], found[run], names)])
+        written[name] = {run: by_name(losses) for run, losses in found.items()}
+        atomic.write_text(args.output, json.dumps(written) + "\n")
     print(markdown(rows))
     return 0
 
@@ -168,6 +169,11 @@ def differences(one: Losses, other: Losses, kinds: Sequence[str]) -> List[str]:
     each, means = np.abs(second / first - 1), np.abs(second.mean(axis=0) / first.mean(axis=0) - 1)
     figures = (np.median(each), each.max(), means.max())
     return [f"{100 * (each < 0.05).mean():.0f} %", *(f"{100 * value:.2f} %" for value in figures)]
+
+
+def by_name(losses: Losses) -> Dict[str, List[float]]:
+    """The course of each loss, to six digits."""
+    return {name: [float(f"{of_one[name]:.6g}") for of_one in losses] for name in losses[0]}
 
 
 if __name__ == "__main__":

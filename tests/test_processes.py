@@ -175,7 +175,7 @@ def test_without_nccl_or_mpi_it_is_told(monkeypatch):
     cpu = nn.get_current_context()
     monkeypatch.setattr(processes, "get_extension_context", lambda *_, **__: cpu)
     monkeypatch.setattr(nn, "get_current_context", lambda: nn.Context(["cudnn:float"], "CudaCachedArray", "0"))
-    with pytest.raises(UserError, match="cannot join the 2 processes .*; see README, GPU"):
+    with pytest.raises(UserError, match="the 2 processes cannot be joined; that takes NCCL and Open MPI"):
         processes.join()
 
 

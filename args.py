@@ -194,13 +194,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 def _add_context(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--context", "-c", choices=("auto", "cpu", "cudnn"), default="auto", help="auto takes a GPU where one works")
-    add("--device-id", "-d", default="0", help="number of the GPU; under mpirun each process takes its own")
+    add("--device-id", "-d", default="0", help="number of the GPU; train.py under mpirun takes one for each process")
     add(
         "--type-config",
         "-t",
         choices=("float", "half"),
         default="float",
-        help="half: layers in half precision, all else in float, for GPUs with tensor cores",
+        help="half: layers of generators and discriminators in half precision, for GPUs; all else remains in float",
     )
     add("--tf32", action="store_true", help="on a GPU: products of float numbers rounded to 10 bits, faster")
     add(

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import model_file
 import pictures
+import precision
 from json_file import read_json
 from layers import Tensor, convolution, plain
 
@@ -125,7 +126,8 @@ class Classifier:
             for i in range(len(CHANNELS)):
                 with nn.parameter_scope(f"conv{i + 1}"):
                     w, b = (nn.parameter.get_parameter(name) for name in "Wb")
-                h = convolution(h, w, b, stride=2, pad=1, activation="relu")
+                with precision.in_float():
+                    h = convolution(h, w, b, stride=2, pad=1, activation="relu")
             with nn.parameter_scope("affine"):
                 w, b = (nn.parameter.get_parameter(name) for name in "Wb")
             return F.affine(F.mean(plain(h), axis=(2, 3)), w, b)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -19,6 +20,8 @@ from typing import Callable, Iterator, List, Tuple
 logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
 DEBUG = "--debug"  # every script knows it
+# in NNabla's own errors and CUDA's, where memory does not suffice
+_NO_MEMORY = re.compile("out of memory|failed to allocate|allocation failed|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
 
 # Ctrl-C while a script of ours imports NNabla, which takes seconds, ends it without a traceback; `run_main` undoes this
 if Path(sys.argv[0]).resolve().parent in (ROOT := Path(__file__).resolve().parent, ROOT / "datasets"):
@@ -109,7 +112,7 @@ def _ending(error: BaseException) -> Tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}; {_mend(error)}", 2
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "error: there is not enough memory; work at smaller sizes, or with fewer things at a time", 2
     return f"unexpected {type(error).__name__}: {error} (a fault of this program; {DEBUG} shows where)", 1
 

@@ -23,11 +23,10 @@ from graphs import OTHER, GeneratorGraph, discriminator_graph, generator_graph
 from image_pool import ImagePool
 from models import GENERATORS, NETWORKS, create_parameters
 from precision import LossScale, is_half
-from processes import Alone
+from processes import ALONE, Processes
 from sequence import Batch, MaskSet, MiniBatch, SequentialTranslation, Translated
 
 DOMAINS = {"x": "A", "y": "B"}
-ALONE = Alone()
 # arrays by name, and plain values that JSON can hold
 State = Tuple[Dict[str, np.ndarray], Dict[str, Any]]
 
@@ -57,7 +56,7 @@ class StepLosses:
         """Take a loss of this pass, or a term of it; `share` is its part in the mean over all processes."""
         self._passes[-1][name].append((share, value))
 
-    def read(self, processes: Alone) -> Dict[str, float]:
+    def read(self, processes: Processes) -> Dict[str, float]:
         """Each loss: its mean over the passes in which it existed. Waits for the device."""
         losses = [loss for losses in self._passes for loss in losses.items()]
         own = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
@@ -96,7 +95,7 @@ class Turn:
 class InstaGAN:
     """The four networks with their solvers and image pools, and one training iteration (paper, section 2.3)."""
 
-    def __init__(self, args: argparse.Namespace, processes: Alone = ALONE) -> None:
+    def __init__(self, args: argparse.Namespace, processes: Processes = ALONE) -> None:
         self.args, self.arch, self.ins_per = args, architecture(args), instances_per_pass(args)
         self.processes = processes
         create_parameters(self.arch, np.random.RandomState(args.seed))
@@ -225,7 +224,7 @@ class InstaGAN:
             result = gradients(self.scales[scale].value)
             self.processes.add_up(trained)
             try:
-                if self.scales[scale].fits(solvers):
+                if self.scales[scale].unscale(solvers):
                     break
             except ArithmeticError as error:
                 raise Diverged(f"{scale}: {error}") from error

@@ -8,8 +8,8 @@ makes pictures and masks, losses, and Adam with its moments are float32.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, ContextManager, Dict, List, Optional
+from contextlib import contextmanager, nullcontext
+from typing import Any, ContextManager, Dict, Iterator, List, Optional
 
 import nnabla as nn
 import nnabla.solvers as S
@@ -25,6 +25,16 @@ def set_layers_context(context: Optional[nn.Context]) -> None:
 def is_half() -> bool:
     """Whether layers compute in half precision."""
     return _state["layers"] is not None
+
+
+@contextmanager
+def in_float() -> Iterator[None]:
+    """Within `with`, layers are made in float32 all the same: for networks that are trained without a loss scale."""
+    layers, _state["layers"] = _state["layers"], None
+    try:
+        yield
+    finally:
+        _state["layers"] = layers
 
 
 def of_layers() -> ContextManager:
@@ -45,7 +55,7 @@ class LossScale:
     def __init__(self) -> None:
         self.value, self.clean = (self.START, 0) if is_half() else (1.0, 0)
 
-    def fits(self, solvers: List[S.Solver]) -> bool:
+    def unscale(self, solvers: List[S.Solver]) -> bool:
         """Divide the gradients by the factor; False where they have overflowed and are to be taken anew.
 
         Raises:

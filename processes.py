@@ -27,8 +27,8 @@ _SIZE, _RANK, _LOCAL_RANK = (f"OMPI_COMM_WORLD_{name}" for name in ("SIZE", "RAN
 _WORD = 4  # bytes
 
 
-class Alone:
-    """The only process."""
+class Processes:
+    """The processes that train together: here, the only one."""
 
     rank, size = 0, 1
 
@@ -36,15 +36,15 @@ class Alone:
         """Make each array the sum of those that the processes have of it. All of them must call it, here and below."""
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """The sum of what the processes give, as float32."""
-        return np.asarray(values, np.float32)
+        """The sum of what the processes give; as float32 where there are several."""
+        return np.asarray(values)
 
     def gather(self, data: bytes) -> List[bytes]:
         """What each of the processes gives, by rank."""
         return [data]
 
 
-class Several(Alone):
+class Several(Processes):
     """Processes joined by a communicator of NNabla, that is initialised, or by one with the same methods."""
 
     def __init__(self, communicator: Any) -> None:
@@ -73,28 +73,32 @@ class Several(Alone):
         return [arrays.read(array).tobytes()[:size] for array, size in zip(found, sizes)]
 
 
+ALONE = Processes()
+
+
 def count() -> int:
     """How many processes mpirun has started; 1 where there was none."""
-    return int(os.environ.get(_SIZE, "1"))
+    told = os.environ.get(_SIZE, "")
+    return int(told) if told.isdigit() else 1
 
 
 def take_place(args: argparse.Namespace) -> None:
     """Be one of the processes that mpirun has started, if there are several: on a GPU of one's own, in place of
     `--device-id`; and without a word, but for errors, since the first one speaks for all."""
     if count() > 1:
-        args.device_id = os.environ[_LOCAL_RANK]
-        if os.environ[_RANK] != "0":
+        args.device_id = os.environ.get(_LOCAL_RANK, "0")
+        if os.environ.get(_RANK, "0") != "0":
             sys.stdout = open(os.devnull, "w")
 
 
-def join() -> Alone:
+def join() -> Processes:
     """Meet the other processes, if there are any; the default context must have been set.
 
     Raises:
         UserError: where there are several but they cannot be joined.
     """
     if count() == 1:
-        return Alone()
+        return ALONE
     if cpu_kernels.on_cpu():
         raise UserError(f"mpirun has started {count()} processes, and each needs a GPU; on a CPU start one, without it")
     import nnabla.communicators as C

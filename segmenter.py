@@ -20,6 +20,7 @@ from scipy import ndimage
 
 import model_file
 import pictures
+import precision
 from json_file import read_json
 from layers import Tensor, convolution, plain
 
@@ -152,7 +153,8 @@ def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
     def layer(name: str, x: Tensor, **how: Any) -> Tensor:
         with nn.parameter_scope(f"{NETWORK}/{name}"):
             w, b = (nn.parameter.get_parameter(p) for p in "Wb")
-        return convolution(x, w, b, pad=1, **how)
+        with precision.in_float():
+            return convolution(x, w, b, pad=1, **how)
 
     where = nn.Variable.from_numpy_array(_position(x.shape))
     where.persistent = True

@@ -34,11 +34,11 @@ import processes
 import run_folder
 from args import train_args
 from data_source import DataIterator, DomainSource
-from instagan import ALONE, DOMAINS, Diverged, InstaGAN, StepLosses, check_finite
+from instagan import DOMAINS, Diverged, InstaGAN, StepLosses, check_finite
 from interruption import Interruption
 from models import NETWORKS
 from monitors import Monitors, draw_curves, short_summary
-from processes import Alone
+from processes import ALONE, Processes
 from samples import SampleGrid
 from sequence import Batch
 
@@ -59,7 +59,7 @@ class Done:
 class Run:
     """One training run in its folder: data, model, monitors, and how far it has come."""
 
-    def __init__(self, args: argparse.Namespace, joined: Alone = ALONE) -> None:
+    def __init__(self, args: argparse.Namespace, joined: Processes = ALONE) -> None:
         self.args, self.folder, self.processes = args, Path(args.monitor_path), joined
         self.model_folder = Path(args.model_save_path or args.monitor_path)
         items = {domain: training_items(args, letter) for domain, letter in DOMAINS.items()}

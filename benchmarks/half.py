@@ -37,7 +37,8 @@ import layers  # noqa: E402
 import precision  # noqa: E402
 from args import train_args  # noqa: E402
 from command_line import Parser, whole  # noqa: E402
-from instagan import ALONE, DOMAINS, InstaGAN  # noqa: E402
+from instagan import DOMAINS, InstaGAN  # noqa: E402
+from processes import ALONE  # noqa: E402
 from report import markdown  # noqa: E402
 from sequence import Batch  # noqa: E402
 

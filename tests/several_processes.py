@@ -97,7 +97,7 @@ def sample(instances: int, seed: int) -> Sample:
     return Sample(str(seed), random.uniform(-1, 1, (3, HEIGHT, WIDTH)).astype(np.float32), masks)
 
 
-def steps(joined: processes.Alone, file: Path) -> None:
+def steps(joined: processes.Processes, file: Path) -> None:
     """Two iterations, of four pictures of each domain in all."""
     set_context("cpu")
     cpu_kernels.configure("nnabla")
@@ -118,7 +118,7 @@ def steps(joined: processes.Alone, file: Path) -> None:
 def main() -> int:
     """Run."""
     socket, rank, size, *rest = sys.argv[1:]
-    joined = processes.Several(SocketCommunicator(socket, int(rank), int(size))) if int(size) > 1 else processes.Alone()
+    joined = processes.Several(SocketCommunicator(socket, int(rank), int(size))) if int(size) > 1 else processes.ALONE
     if rest[0] == "steps":
         steps(joined, Path(rest[1]))
         return 0

@@ -52,6 +52,7 @@ ENDS = [
     (OSError(28, "No space left on device"), 2, "error: No space left on device; make room"),
     (OSError(5, "Input/output error"), 2, "error: Input/output error; mend that"),
     (MemoryError(), 2, "error: there is not enough memory"),
+    (RuntimeError("memory error in alloc\nfailed to allocate 5 GB\n"), 2, "error: there is not enough memory"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (KeyError("x"), 1, "unexpected KeyError: 'x'"),
 ]

@@ -26,10 +26,14 @@ import layers
 import pinned
 import train
 from args import train_args
+from classifier import Classifier
 from context import set_context
-from instagan import ALONE, Diverged, InstaGAN, StepLosses
+from instagan import Diverged, InstaGAN, StepLosses
+from models import Architecture, generator
 from pinned import Uploader
 from precision import LossScale
+from processes import ALONE
+from segmenter import Segmenter, Settings
 from sequence import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -407,15 +411,15 @@ def test_gradients_that_no_scale_makes_finite_are_a_divergence():
 
 
 def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main, monkeypatch):
-    fits, asked = LossScale.fits, []
+    unscale, asked = LossScale.unscale, []
 
     def failing(self, solvers):
         asked.append(self)
         if len(asked) > 4:
             raise ArithmeticError("gradients are none")
-        return fits(self, solvers)
+        return unscale(self, solvers)
 
-    monkeypatch.setattr(LossScale, "fits", failing)
+    monkeypatch.setattr(LossScale, "unscale", failing)
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "-t", "half", "--ins-max", 1))
     assert code == 2 and "gen: gradients are none in iteration 1 (" in err
     assert (tmp_path / "diverged_000001.json").is_file()
@@ -425,13 +429,13 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
 def test_the_scale_grows_after_clean_updates():
     scale = LossScale()
     scale.clean = LossScale.INTERVAL - 2
-    assert scale.fits([]) and scale.value == LossScale.START
-    assert scale.fits([]) and (scale.value, scale.clean) == (2 * LossScale.START, 0)
+    assert scale.unscale([]) and scale.value == LossScale.START
+    assert scale.unscale([]) and (scale.value, scale.clean) == (2 * LossScale.START, 0)
 
 
 def test_in_float_there_is_no_scale():
     scale = LossScale()
-    assert scale.fits([None]) and scale.value == 1 and scale.clean == 0
+    assert scale.unscale([None]) and scale.value == 1 and scale.clean == 0
 
 
 def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):
@@ -457,3 +461,20 @@ def test_half_without_a_gpu_is_refused_unless_the_cpu_is_asked_for(data, tmp_pat
     assert code == 2 and "half precision needs a GPU" in err and "--type-config float" in err
     code, _, err = run_main(train, *arguments(data, tmp_path, "-t", "half", "-c", "cpu", "--cpu-kernels", "onednn"))
     assert code == 2 and "onednn computes in float32" in err
+
+
+def types_in(variable):
+    """Of the outputs of all functions that lead to a variable."""
+    found = set()
+    variable.forward()
+    variable.visit(lambda function: found.update(output.data.dtype for output in function.outputs))
+    return found
+
+
+@pytest.mark.usefixtures("half")
+def test_networks_that_have_no_loss_scale_stay_in_float():
+    x, a = (nn.Variable.from_numpy_array(np.full((1, c, 12, 16), 0.1, np.float32)) for c in (3, 1))
+    owner = nn.Variable.from_numpy_array(np.ones((1, 1), np.float32))
+    assert np.dtype("float16") in types_in(generator(x, a, owner, Architecture(ngf=2, n_blocks=0))[0])
+    assert types_in(Classifier("classifier")._score) == {np.dtype("float32")}
+    assert types_in(Segmenter(Settings((16, 16), (True, True)), (2, 2)).graph(1)[1]) == {np.dtype("float32")}

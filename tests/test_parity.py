@@ -12,7 +12,7 @@ import instances
 import pictures
 from args import train_args
 from data_source import Sample
-from instagan import ALONE, InstaGAN
+from instagan import InstaGAN
 from models import (
     GENERATORS,
     INFERENCE,
@@ -22,6 +22,7 @@ from models import (
     generator,
     number_of_parameters,
 )
+from processes import ALONE
 from sequence import Batch
 from translator import Translator
 

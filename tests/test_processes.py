@@ -21,7 +21,7 @@ import checkpoint
 import processes
 import train
 from args import train_args
-from processes import Alone, Several
+from processes import ALONE, Several
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))
@@ -160,7 +160,7 @@ class Fake:
 def test_bytes_are_gathered_whole(length):
     """Those that are no float32 numbers too."""
     data = np.random.default_rng(length).bytes(length)
-    assert Several(Fake()).gather(data) == Alone().gather(data) == [data]
+    assert Several(Fake()).gather(data) == ALONE.gather(data) == [data]
 
 
 def test_on_a_cpu_several_are_refused(monkeypatch):
@@ -182,7 +182,7 @@ def test_without_nccl_or_mpi_it_is_told(monkeypatch):
 def test_each_has_a_gpu_of_its_own(monkeypatch):
     args = train_args("", [])
     processes.take_place(args)
-    assert args.device_id == "0" and isinstance(processes.join(), Alone)
+    assert args.device_id == "0" and processes.join() is ALONE
     for name, value in (("SIZE", "4"), ("RANK", "6"), ("LOCAL_RANK", "2")):
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
     monkeypatch.setattr(sys, "stdout", sys.stdout)

@@ -23,8 +23,9 @@ import pictures
 import train
 from args import train_args
 from data_source import Sample
-from instagan import ALONE, InstaGAN, Shown, StepLosses
+from instagan import InstaGAN, Shown, StepLosses
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
+from processes import ALONE
 from sequence import Batch, SequentialTranslation
 
 ROOT = Path(__file__).resolve().parents[1]

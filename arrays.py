@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays where NNabla computes, on the CPU or a GPU: put there, joined, cut, copied, read back.
 
-On a GPU all of these return before the work is done, except for `read`, which waits for it: the one place where
-training does.
+On a GPU all of these return before the work is done, except for `read`, which waits for it. Training waits nowhere else
+but, in half precision, where it looks for overflows.
 """
 
 from __future__ import annotations

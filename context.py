@@ -38,8 +38,9 @@ def set_up(args: argparse.Namespace) -> None:
     if cpu_kernels.on_cpu() and args.type_config == "half":
         if args.cpu_kernels == "onednn":
             raise UserError("--cpu-kernels onednn computes in float32; leave it out with --type-config half")
-        args.cpu_kernels = "nnabla"
-    chosen.append(cpu_kernels.configure(args.cpu_kernels))
+        cpu_kernels.configure("nnabla")
+    else:
+        chosen.append(cpu_kernels.configure(args.cpu_kernels))
     if cpu_kernels.on_cpu() and (args.tf32 or args.cudnn_algorithm != "heuristic"):
         chosen.append("--tf32 and --cudnn-algorithm change nothing on a CPU")
     print("\n".join(filter(None, chosen)))
@@ -69,7 +70,7 @@ def set_context(name: str, device_id: str = "0", type_config: str = "float") -> 
     device = f", device {device_id}" if chosen == "cudnn" else ""
     if half is not None:
         device += ", layers in half precision"
-        device += "" if chosen == "cudnn" else ": emulated, a hundred times slower than float, for tests"
+        device += "" if chosen == "cudnn" else ": a hundred times slower than float on a CPU, for tests"
     return f"context: {chosen}{device}"
 
 

@@ -19,6 +19,7 @@ from losses import context_preserving_loss, lsgan_loss, set_l1_loss
 from models import FROZEN, discriminator, generator, generator_twice
 from sequence import MaskSet, MiniBatch
 
+DOMAINS = {"x": "A", "y": "B"}
 OTHER = {"x": "y", "y": "x"}
 
 

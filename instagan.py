@@ -19,14 +19,13 @@ import cpu_kernels
 import instances
 import model_file
 from args import architecture, instances_per_pass
-from graphs import OTHER, GeneratorGraph, discriminator_graph, generator_graph
+from graphs import DOMAINS, OTHER, GeneratorGraph, discriminator_graph, generator_graph
 from image_pool import ImagePool
 from models import GENERATORS, NETWORKS, create_parameters
 from precision import LossScale, is_half
 from processes import ALONE, Processes
 from sequence import Batch, MaskSet, MiniBatch, SequentialTranslation, Translated
 
-DOMAINS = {"x": "A", "y": "B"}
 # arrays by name, and plain values that JSON can hold
 State = Tuple[Dict[str, np.ndarray], Dict[str, Any]]
 
@@ -57,7 +56,9 @@ class StepLosses:
         self._passes[-1][name].append((share, value))
 
     def read(self, processes: Processes) -> Dict[str, float]:
-        """Each loss: its mean over the passes in which it existed. Waits for the device."""
+        """Each loss: its mean over the passes in which it existed; none without a pass. Waits for the device."""
+        if not self._passes:
+            return {}
         losses = [loss for losses in self._passes for loss in losses.items()]
         own = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
         seen = defaultdict(list)
@@ -80,8 +81,8 @@ class Shown:
 @dataclass(frozen=True)
 class Turn:
     """One domain's part in a pass. `share` is that of this process in the pictures, of all processes, that it is for;
-    it is 0 where none here has an instance left, but one elsewhere has: then it goes along with what does not count,
-    so that power iterations remain the same everywhere."""
+    it is 0 where none here has an instance left, but one elsewhere has: then it goes along with its first mini-batch
+    once more, which does not count, so that power iterations remain the same everywhere."""
 
     batch: Batch
     progress: SequentialTranslation
@@ -89,7 +90,14 @@ class Turn:
 
     def mini_batch(self) -> MiniBatch:
         """What is translated."""
-        return self.progress.mini_batch() if self.share else MiniBatch(self.batch.pictures, self.batch.masks, None)
+        progress = self.progress if self.share else SequentialTranslation(self.batch)
+        return progress.mini_batch() if progress.remaining else MiniBatch(self.batch.pictures, self.batch.masks, None)
+
+
+def shares_of(own: np.ndarray, totals: np.ndarray) -> List[Dict[str, float]]:
+    """For each pass, the domains that have one; and of the pictures in it, the part that is this process's."""
+    passes = [{d: mine / all_ for d, mine, all_ in zip(DOMAINS, *rows) if all_} for rows in zip(own, totals)]
+    return [shares for shares in passes if shares]
 
 
 class InstaGAN:
@@ -114,32 +122,27 @@ class InstaGAN:
         parallel = self.arch.norm == "instance" and cpu_kernels.active() and processes.size == 1
         self.side_by_side = cpu_kernels.side_by_side if parallel else cpu_kernels.in_turn
 
-    def step(self, batches: Dict[str, Batch]) -> StepLosses:
+    def step(self, batches: Dict[str, Batch], totals: np.ndarray | None = None) -> StepLosses:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch.
 
-        Nothing of it waits for the device but, in half precision, the look for an overflow before each update, and
-        with several processes the exchange of how many pictures have a pass.
+        `totals` is the sum of what `pictures_in_passes` gives over all processes, where there are several. Nothing of
+        it waits for the device but, in half precision, the look for an overflow before each update.
         """
         losses, progress = StepLosses(), {domain: SequentialTranslation(batch) for domain, batch in batches.items()}
-        for shares in self.shares(batches):
+        own = self.pictures_in_passes(batches)
+        for shares in shares_of(own, own if totals is None else totals):
             losses.begin_pass()
             turns = {domain: Turn(batches[domain], progress[domain], share) for domain, share in shares.items()}
             fakes = self.update_generators(turns, losses)
             self.update_discriminators(batches, turns, fakes, losses)
         return losses
 
-    def shares(self, batches: Dict[str, Batch]) -> List[Dict[str, float]]:
-        """For each pass, the domains that have one; and of the pictures in it, the part that is this process's."""
-        most = len(instances.mini_batches(self.args.ins_max, self.ins_per))
-        own = np.zeros((most, len(DOMAINS)))
+    def pictures_in_passes(self, batches: Dict[str, Batch]) -> np.ndarray:
+        """How many pictures of each domain have an instance for each pass: (passes, 2); passes as many as can be."""
+        counts = np.zeros((len(instances.mini_batches(self.args.ins_max, self.ins_per)), len(DOMAINS)))
         for column, domain in enumerate(DOMAINS):
-            counts = [len(who) for who in batches[domain].who]
-            own[: len(counts), column] = counts
-        totals = self.processes.total(own)
-        passes = [
-            {domain: mine / all_ for domain, mine, all_ in zip(DOMAINS, *rows) if all_} for rows in zip(own, totals)
-        ]
-        return [shares for shares in passes if shares]
+            counts[: len(batches[domain].who), column] = [len(who) for who in batches[domain].who]
+        return counts
 
     def update_generators(self, turns: Dict[str, Turn], losses: StepLosses) -> Dict[str, List[Translated]]:
         """Translate the next mini-batch of instances of each domain, and take one step of both generators.
@@ -208,8 +211,8 @@ class InstaGAN:
         graph.run(shown.pictures, shown.masks, shown.target, factor)
         return arrays.copy(graph.loss.data)
 
-    def update(self, scale: str, networks: Iterable[str], gradients: Callable[[float], Any]) -> Any:
-        """One step of some networks' solvers, on what `gradients` adds to their gradients for a loss scale.
+    def update(self, name: str, networks: Iterable[str], gradients: Callable[[float], Any]) -> Any:
+        """One step of some networks' solvers, on what `gradients` adds to their gradients for a loss scale (`name`'s).
 
         Returns what `gradients` does. It is called again where half precision has overflowed.
 
@@ -221,13 +224,13 @@ class InstaGAN:
         while True:
             for solver in solvers:
                 solver.zero_grad()
-            result = gradients(self.scales[scale].value)
+            result = gradients(self.scales[name].value)
             self.processes.add_up(trained)
             try:
-                if self.scales[scale].unscale(solvers):
+                if self.scales[name].unscale(solvers, trained):
                     break
             except ArithmeticError as error:
-                raise Diverged(f"{scale}: {error}") from error
+                raise Diverged(f"{name}: {error}") from error
         self.side_by_side([solver.update for solver in solvers])
         return result
 
@@ -292,6 +295,7 @@ class InstaGAN:
                         raise ValueError(f"{kind} of {network}/{name} is {values.shape}, not {variable.shape}")
                     variable.d = values
             solver.set_states(states)
+        # checkpoints of earlier versions have none, and in float there is nothing in them
         for name, scale in self.scales.items() if is_half() else ():
             scale.set_state(state["scales"][name])
 

@@ -9,10 +9,14 @@ makes pictures and masks, losses, and Adam with its moments are float32.
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import Any, ContextManager, Dict, Iterator, List, Optional
+from typing import Any, ContextManager, Dict, Iterator, Optional, Sequence
 
 import nnabla as nn
+import nnabla.functions as F
 import nnabla.solvers as S
+import numpy as np
+
+import arrays
 
 _state: Dict[str, Optional[nn.Context]] = {"layers": None}
 
@@ -50,20 +54,21 @@ class LossScale:
     again. `value` is 1, for good, where training is in float32.
     """
 
+    # small networks overflow at once with 2^17
     START, INTERVAL = 2.0**13, 2000
 
     def __init__(self) -> None:
         self.value, self.clean = (self.START, 0) if is_half() else (1.0, 0)
 
-    def unscale(self, solvers: List[S.Solver]) -> bool:
-        """Divide the gradients by the factor; False where they have overflowed and are to be taken anew.
+    def unscale(self, solvers: Sequence[S.Solver], gradients: Sequence[nn.NdArray]) -> bool:
+        """Divide the gradients of the solvers' parameters; False where they have overflowed and are to be taken anew.
 
         Raises:
             ArithmeticError: where no factor helps.
         """
         if not is_half():
             return True
-        if any([solver.check_inf_or_nan_grad() for solver in solvers]):
+        if not _finite(gradients):
             self.value, self.clean = self.value / 2, 0
             if self.value < 1:
                 raise ArithmeticError("gradients are infinite or no numbers, whatever the loss scale")
@@ -86,3 +91,9 @@ class LossScale:
             KeyError, TypeError or ValueError: where it is none.
         """
         self.value, self.clean = float(state["value"]), int(state["clean"])
+
+
+def _finite(gradients: Sequence[nn.NdArray]) -> bool:
+    """Whether no number is infinite or none. Waits for the device once; `check_inf_or_nan_grad` does for each array."""
+    sums = F.stack(*[F.sum(gradient) for gradient in gradients])
+    return bool(np.isfinite(arrays.read(sums)).all())

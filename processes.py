@@ -8,6 +8,7 @@ same as one process on a batch N times as large: the same weights in all of them
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 from typing import Any, List, Sequence
@@ -43,6 +44,9 @@ class Processes:
         """What each of the processes gives, by rank."""
         return [data]
 
+    def fail(self) -> None:
+        """End the other processes when this one ends, which is about to: they would wait for it for ever."""
+
 
 class Several(Processes):
     """Processes joined by a communicator of NNabla, that is initialised, or by one with the same methods."""
@@ -72,6 +76,11 @@ class Several(Processes):
         self._communicator.all_gather(arrays.upload(np.frombuffer(padded, np.float32)), found)
         return [arrays.read(array).tobytes()[:size] for array, size in zip(found, sizes)]
 
+    def fail(self) -> None:
+        """End the other processes when this one ends, which is about to: they would wait for it for ever."""
+        # not before it has said why
+        atexit.register(self._communicator.abort)
+
 
 ALONE = Processes()
 
@@ -82,12 +91,17 @@ def count() -> int:
     return int(told) if told.isdigit() else 1
 
 
+def leads() -> bool:
+    """Whether this process is the one that checks, prints and writes for all."""
+    return count() == 1 or os.environ.get(_RANK, "0") == "0"
+
+
 def take_place(args: argparse.Namespace) -> None:
     """Be one of the processes that mpirun has started, if there are several: on a GPU of one's own, in place of
     `--device-id`; and without a word, but for errors, since the first one speaks for all."""
     if count() > 1:
         args.device_id = os.environ.get(_LOCAL_RANK, "0")
-        if os.environ.get(_RANK, "0") != "0":
+        if not leads():
             sys.stdout = open(os.devnull, "w")
 
 
@@ -105,8 +119,8 @@ def join() -> Processes:
 
     try:
         # in float, whatever layers compute in: a communicator of a half context would add up gradients in half
-        whole = get_extension_context("cudnn", device_id=nn.get_current_context().device_id)
-        communicator = C.MultiProcessDataParallelCommunicator(whole)
+        single = get_extension_context("cudnn", device_id=nn.get_current_context().device_id)
+        communicator = C.MultiProcessDataParallelCommunicator(single)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
         cause = str(error).strip().splitlines()[-1]

@@ -65,7 +65,7 @@ def write_args(args: argparse.Namespace) -> None:
 
 def resume_command(folder: Path, processes: int = 1) -> str:
     """What to type to go on with the run of so many processes."""
-    start = f"mpirun -n {processes} " if processes > 1 else ""
+    start = f"mpirun --bind-to none -n {processes} " if processes > 1 else ""
     return f"{start}python train.py --monitor-path={shlex.quote(str(folder))} --resume"
 
 

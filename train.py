@@ -6,6 +6,7 @@
         --ngf 16 --ndf 32 --n-blocks 3 --n-layers-D 2 --max-epoch 15 --lr-decay-start-epoch 8 \\
         --monitor-path runs/shapes                                   # half an hour on a laptop
     python train.py --monitor-path runs/shapes --resume              # go on after an interruption
+    mpirun --bind-to none -n 4 python train.py --dataroot ...        # on four GPUs, with batches four times as large
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shlex
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from errors import UserError, run_main
 
@@ -34,7 +35,8 @@ import processes
 import run_folder
 from args import train_args
 from data_source import DataIterator, DomainSource
-from instagan import DOMAINS, Diverged, InstaGAN, StepLosses, check_finite
+from graphs import DOMAINS
+from instagan import Diverged, InstaGAN, StepLosses, check_finite
 from interruption import Interruption
 from models import NETWORKS
 from monitors import Monitors, draw_curves, short_summary
@@ -48,8 +50,8 @@ LINES = 600  # bytes that one entry in each of the series and the timer takes in
 
 
 @dataclass(frozen=True)
-class Done:
-    """An iteration that has been set going: its number, the pictures of each domain that it trained on, its losses."""
+class Started:
+    """An iteration that has been set going: its number, the pictures of each domain that it trains on, its losses."""
 
     iteration: int
     names: Dict[str, List[str]]
@@ -67,8 +69,8 @@ class Run:
         self.data = {}
         for i, (domain, found) in enumerate(items.items()):
             source = DomainSource(found, load, fine, args.ins_max, args.set_order, not args.no_flip)
-            part = {"rank": joined.rank, "processes": joined.size}
-            self.data[domain] = DataIterator(source, args.batch_size, np.random.default_rng([args.seed, i]), **part)
+            rng = np.random.default_rng([args.seed, i])
+            self.data[domain] = DataIterator(source, args.batch_size, rng, rank=joined.rank, processes=joined.size)
         largest, together = max(map(len, items.values())), args.batch_size * joined.size
         if together > largest:
             each = f" in each of {joined.size} processes" if joined.size > 1 else ""
@@ -77,11 +79,14 @@ class Run:
         # how many iterations are done, and were done when the state was last saved; the last whole checkpoint
         self.iteration, self.saved = 0, -1
         self.whole: Path | None = None
-        # what is to be trained on next, where it is uploaded already
+        # what is to be trained on next, where it is uploaded already; and once all processes have agreed to go on
         self.upcoming: Dict[str, Batch] | None = None
+        self.agreed: Tuple[Dict[str, Batch], np.ndarray] = {}, np.zeros(0)
+        # that has ended the run, whichever process it was sent to
+        self.signal = 0
         # iterations whose losses nobody has looked at yet, and the one that a divergence is put down to
-        self.unread: List[Done] = []
-        self.suspect = Done(0, {}, StepLosses())
+        self.unread: List[Started] = []
+        self.suspect = Started(0, {}, StepLosses())
         self.interruption = Interruption()
         self.model = InstaGAN(args, joined)
         self.monitors = Monitors(self.folder, args.log_step)
@@ -144,7 +149,7 @@ class Run:
         planned = {"total": self.last_iteration, "initial": self.iteration}
         with tqdm(**planned, desc="training", unit="it", smoothing=0.1, disable=not self.leads) as bar:
             self.model.set_learning_rate(self.iteration // self.iterations_per_epoch)
-            while self.iteration < self.last_iteration and not self.stopped():
+            while self.iteration < self.last_iteration and self.agree_to_go_on():
                 self.iterate()
                 # to read losses is to wait for the device, which a CPU does anyway
                 if cpu_kernels.on_cpu() or self.iteration % self.args.log_step == 0:
@@ -153,14 +158,17 @@ class Run:
                 if self.iteration % self.iterations_per_epoch == 0:
                     self.end_epoch(self.iteration // self.iterations_per_epoch)
 
-    def stopped(self) -> bool:
-        """Whether a signal has come, to this process or another one."""
+    def agree_to_go_on(self) -> bool:
+        """Whether no process has had a signal. In the same exchange, the one of an iteration, they tell each other how
+        many pictures they have for each pass of the next one."""
+        batches = self.upcoming or self.upload()
+        own = self.model.pictures_in_passes(batches)
         signals = np.zeros(self.processes.size)
         signals[self.processes.rank] = self.interruption.signal
-        signal = int(self.processes.total(signals).max())
-        if signal:
-            self.interruption.signal = signal
-        return signal > 0
+        told = self.processes.total(np.concatenate([signals, own.ravel()]))
+        self.signal = int(told[: len(signals)].max())
+        self.agreed = batches, told[len(signals) :].reshape(own.shape)
+        return not self.signal
 
     def diverged(self, error: Diverged) -> UserError:
         """Write down on which files it happened; gives what to say."""
@@ -183,10 +191,10 @@ class Run:
 
     def iterate(self) -> None:
         """One iteration on the next batches."""
-        batches = self.upcoming or self.upload()
+        batches, totals = self.agreed
         names = {domain: [sample.name for sample in iterator.next()] for domain, iterator in self.data.items()}
-        self.suspect, self.upcoming = Done(self.iteration, names, StepLosses()), None
-        self.unread.append(replace(self.suspect, losses=self.model.step(batches)))
+        self.suspect, self.upcoming = Started(self.iteration, names, StepLosses()), None
+        self.unread.append(replace(self.suspect, losses=self.model.step(batches, totals)))
         self.iteration += 1
         if self.iteration < self.last_iteration:
             # while the device is at work; a picture that cannot be read is told when its turn comes
@@ -204,19 +212,21 @@ class Run:
             Diverged: where one is NaN or infinite.
         """
         losses: Dict[str, float] = {}
-        for done in self.unread:
-            self.suspect = done
-            losses = done.losses.read(self.processes)
+        for started in self.unread:
+            self.suspect = started
+            losses = started.losses.read(self.processes)
             check_finite(losses)
             if self.leads:
-                self.monitors.add(done.iteration, losses)
+                self.monitors.add(started.iteration, losses)
         self.unread.clear()
         return losses
 
     def end_epoch(self, epochs: int) -> None:
         """What is due after `epochs` epochs: samples, a checkpoint, curves, the next epoch's learning rate."""
-        if self.leads and epochs % self.args.save_image_interval == 0:
-            self.samples.write(self.folder / f"sample_{epochs:06d}.png")
+        if epochs % self.args.save_image_interval == 0:
+            self.read_losses()
+            if self.leads:
+                self.samples.write(self.folder / f"sample_{epochs:06d}.png")
         if epochs % self.args.save_interval == 0:
             self.save()
             if self.leads and self.iteration < self.last_iteration:
@@ -300,6 +310,13 @@ class Run:
             command = run_folder.resume_command(self.folder, operator.index(count))
             raise UserError(f"the run is one of {count} processes, not of {self.processes.size}; go on with: {command}")
 
+    def check_agreement(self) -> None:
+        """Raise UserError where processes have not come equally far: they see other folders."""
+        done = np.zeros(self.processes.size)
+        done[self.processes.rank] = self.iteration
+        if len(set(self.processes.total(done))) > 1:
+            raise UserError(f"not all processes see the checkpoints in {self.folder}; it must be in a place they share")
+
     def begin(self) -> None:
         """Start with empty series, and with the parameters of `--pretrained`; networks it lacks start at random."""
         if self.leads:
@@ -335,25 +352,31 @@ def main() -> int:
     args = train_args(__doc__)
     processes.take_place(args)
     context.set_up(args)
-    joined = processes.join()
     with ExitStack() as stack:
-        if joined.rank == 0:
+        if processes.leads():
+            # before the others wait for it
             check_data(args)
             stack.enter_context(run_folder.held(args))
             if not args.resume:
                 # first of all, so that a run that is killed at once can be resumed
                 run_folder.write_args(args)
-        run = Run(args, joined)
-        (run.resume if args.resume else run.begin)()
-        if run.leads:
-            run_folder.write_args(args)
-            run.check_space()
-        print(run.plan())
-        run.train()
-    if run.interruption.signal:
+        joined = processes.join()
+        try:
+            run = Run(args, joined)
+            (run.resume if args.resume else run.begin)()
+            run.check_agreement()
+            if run.leads:
+                run_folder.write_args(args)
+                run.check_space()
+            print(run.plan())
+            run.train()
+        except BaseException:
+            joined.fail()
+            raise
+    if run.signal:
         command = run_folder.resume_command(run.folder, joined.size)
         print(f"stopped after iteration {run.iteration}; go on with: {command}")
-        return 128 + run.interruption.signal
+        return 128 + run.signal
     print(f"done: {run.folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
     return 0
 

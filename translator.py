@@ -18,7 +18,6 @@ from graphs import MaskInput
 from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
 from sequence import Batch, MiniBatch, SequentialTranslation
 
-Translated = Tuple[np.ndarray, np.ndarray]
 USUAL_SHARE = 0.4  # where a model does not say it, as those of convert_pytorch.py
 
 
@@ -35,7 +34,7 @@ class Translator:
         # a graph for each number of instances in a pass; more than one size at a time is rare
         self._graph = lru_cache(4)(self._build_graph)
 
-    def translate(self, picture: np.ndarray, masks: np.ndarray) -> Translated:
+    def translate(self, picture: np.ndarray, masks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Translate the instances of one picture, in the order given.
 
         `picture` (3, H, W) and `masks` (N, H, W) are in [-1, 1]; the result has the same shapes. Without an instance

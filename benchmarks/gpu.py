@@ -39,7 +39,7 @@ from errors import UserError, run_main  # noqa: E402
 import nnabla as nn  # noqa: E402
 from common import Worker, network_work  # noqa: E402
 from tqdm import tqdm  # noqa: E402
-from worker import OUT_OF_MEMORY, Case, Host, serve_once  # noqa: E402
+from worker import OUT_OF_MEMORY, Case, Device, serve_once  # noqa: E402
 
 import arrays  # noqa: E402
 import atomic  # noqa: E402
@@ -55,7 +55,7 @@ SIZES = {"size": [300, 200], "width": 64, "blocks": 9, "warm_up": 5, "times": 10
 QUICK = {"size": [32, 24], "width": 4, "blocks": 1, "warm_up": 1, "times": 2}
 
 
-class Gpu(Host):
+class Gpu(Device):
     """A GPU as NNabla's CUDA extension sees it, that is in use already."""
 
     def __init__(self, device_id: str, **about: Any) -> None:
@@ -250,12 +250,12 @@ def ratio_of(found: Dict[str, Figures], figure: str) -> str:
     return f"{ours / theirs:.2f}" if ours and theirs else "-"
 
 
-def device_of(case: Case) -> Host:
+def device_of(case: Case) -> Device:
     """The device that a case asks for, set up as it says."""
     names = ("context", "device_id", "type_config", "tf32", "cudnn_algorithm")
     context.set_up(argparse.Namespace(**{name: case[name] for name in names}, cpu_kernels="auto"))
     about = {"NNabla": nn.__version__}
-    return Host(**about) if case["context"] == "cpu" else Gpu(case["device_id"], **about)
+    return Device(**about) if case["context"] == "cpu" else Gpu(case["device_id"], **about)
 
 
 if __name__ == "__main__":

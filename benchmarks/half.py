@@ -4,14 +4,15 @@
     python benchmarks/half.py                    # emulated on a CPU, 100 iterations: a quarter of an hour
     python benchmarks/half.py --context cudnn    # on a GPU
 
-On a CPU what a GPU does in half precision is emulated: layers compute in float32 on numbers that have been rounded to
-half, and round what they give, backward as well as forward; so overflows and underflows happen as they do there. Losses
-of a GAN drift apart under any change, so a second training in float32 shows how far rounding alone takes them: on a CPU
-by NNabla's kernels and by oneDNN's, on a GPU by the weights of one being 1e-6 off. Needs requirements-test.txt.
+On a CPU what a GPU does in half precision is emulated: convolutions compute in float32 on numbers that have been
+rounded to half, and round what they give, backward as well as forward; what is between them stays float32. Losses of a
+GAN drift apart under any change, so a second training in float32, from weights that are off by 1e-6 of themselves,
+shows how far rounding alone takes them. Needs requirements-test.txt.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Callable, Dict, List, Sequence
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from errors import run_main  # noqa: E402
+from errors import UserError, run_main  # noqa: E402
 
 import nnabla as nn  # noqa: E402
 import nnabla.functions as F  # noqa: E402
@@ -37,12 +38,15 @@ import layers  # noqa: E402
 import precision  # noqa: E402
 from args import train_args  # noqa: E402
 from command_line import Parser, whole  # noqa: E402
-from instagan import DOMAINS, InstaGAN  # noqa: E402
+from graphs import DOMAINS  # noqa: E402
+from instagan import InstaGAN  # noqa: E402
 from processes import ALONE  # noqa: E402
 from report import markdown  # noqa: E402
 from sequence import Batch  # noqa: E402
 
 Losses = List[Dict[str, float]]
+CASES = ["one-pass", "two-pass"]
+RUNS = ["float", "float again", "half"]
 KINDS = {
     "cycle, identity, context": ("reconstruction", "identity_mapping", "context_preserving"),
     "adversarial": ("generator", "discriminator"),
@@ -110,16 +114,18 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("--context", "-c", choices=("cpu", "cudnn"), default="cpu", help="where to compute")
     parser.add_argument("--iterations", type=whole(1), default=100, help="how many to train for")
-    parser.add_argument("--cases", nargs="+", default=["one-pass", "two-pass"], help="reference cases")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "half.json", help="file for all losses")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="reference cases")
+    parser.add_argument("--output", type=Path, help="file for all losses (default: half.json beside this program)")
     args = parser.parse_args()
-    runs = {"float": as_it_is, "float again": otherwise, "half": in_half}
+    args.output = args.output or ROOT / "benchmarks" / "half.json"
+    if not args.output.parent.is_dir():
+        raise UserError(f"there is no folder {args.output.parent} (--output); make it first")
     written: Dict[str, Dict[str, Dict[str, List[float]]]] = {}
     rows = [["case", "training", "losses", "within 5 %", "median difference", "largest", "of their means"]]
     for name in args.cases:
         case = read_case(name)
-        found = {run: train(case, f"{name}, {run}", args, prepare) for run, prepare in runs.items()}
-        for run in list(runs)[1:]:
+        found = {run: train(case, run, args) for run in RUNS}
+        for run in RUNS[1:]:
             for kind, names in KINDS.items():
                 rows.append([name, run, kind, *differences(found["float"], found[run], names)])
         written[name] = {run: by_name(losses) for run, losses in found.items()}
@@ -128,38 +134,27 @@ def main() -> int:
     return 0
 
 
-def train(case: ReferenceCase, name: str, args: Any, prepare: Callable[[str], None]) -> Losses:
-    """The losses of each iteration on the pictures of a case, from its weights."""
+def train(case: ReferenceCase, run: str, args: argparse.Namespace) -> Losses:
+    """The losses of each iteration of one of the RUNS on the pictures of a case, from its weights."""
     nn.clear_parameters()
-    layers.F = F
-    context.set_context(args.context)
-    cpu_kernels.configure("auto")
-    prepare(args.context)
+    half, on_gpu = run == "half", args.context == "cudnn"
+    context.set_context(args.context, type_config="half" if half and on_gpu else "float")
+    emulated = half and not on_gpu
+    cpu_kernels.configure("nnabla" if emulated else "auto")
+    layers.F = Emulation() if emulated else F
+    if emulated:
+        # layers are those of half precision, with a loss scale
+        precision.set_layers_context(nn.get_current_context())
     model = InstaGAN(train_args("", training_flags(case)))
     case.set_parameters()
+    if run == "float again":
+        random = np.random.default_rng(0)
+        for variable in nn.get_parameters().values():
+            variable.d = variable.d * (1 + 1e-6 * random.normal(size=variable.shape))
     letters, ins_per = DOMAINS.items(), case.settings["ins_per"]
     batches = {domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in letters}
-    bar = tqdm(range(args.iterations), desc=name, unit="it")
+    bar = tqdm(range(args.iterations), desc=f"{case.name}, {run}", unit="it")
     return [model.step(batches).read(ALONE) for _ in bar]
-
-
-def as_it_is(name: str) -> None:
-    """Train in float32."""
-
-
-def otherwise(name: str) -> None:
-    """Train in float32 with other rounding."""
-    cpu_kernels.configure("nnabla")
-
-
-def in_half(name: str) -> None:
-    """Train in half precision, real or emulated."""
-    if name == "cpu":
-        cpu_kernels.configure("nnabla")
-        precision.set_layers_context(nn.get_current_context())
-        layers.F = Emulation()
-    else:
-        context.set_context(name, type_config="half")
 
 
 def differences(one: Losses, other: Losses, kinds: Sequence[str]) -> List[str]:

@@ -24,7 +24,7 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
-from worker import Case, Host, serve, serve_once
+from worker import Case, Device, serve, serve_once
 
 ACTIVATIONS = {"": nn.Identity, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
 
@@ -198,7 +198,7 @@ def precision(device: str, half: bool) -> torch.autocast:
     return torch.autocast(device, torch.float16, enabled=half)
 
 
-class Gpu(Host):
+class Gpu(Device):
     """A GPU as PyTorch sees it, that is in use already."""
 
     def __init__(self, device: str, **about: Any) -> None:
@@ -232,13 +232,13 @@ class Gpu(Host):
         return first.elapsed_time(last) / 1e3
 
 
-def device_of(case: Case) -> Host:
+def device_of(case: Case) -> Device:
     """The device that a case asks for, set up as it says."""
     torch.backends.cudnn.benchmark = case["cudnn_algorithm"] == "fastest"
     torch.backends.cudnn.deterministic = case["cudnn_algorithm"] == "deterministic"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case["tf32"]
     about = {"PyTorch": torch.__version__}
-    return Host(**about) if case["context"] == "cpu" else Gpu(f"cuda:{case['device_id']}", **about)
+    return Device(**about) if case["context"] == "cpu" else Gpu(f"cuda:{case['device_id']}", **about)
 
 
 def pictures_of(size: List[int], n: int, batch: int) -> Tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ OUT_OF_MEMORY = "out of memory"
 _NO_MEMORY = re.compile("out of memory|failed to allocate|allocation failed|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
 
 
-class Host:
+class Device:
     """A CPU as something that work is done on, and as what a GPU is to be measured like; `about` tells versions."""
 
     def __init__(self, **about: Any) -> None:
@@ -54,7 +54,7 @@ def serve(work_of: WorkOf) -> None:
 
     Work is done once, or again and again for 0.1 s. A line that is as the last one goes on with the same networks.
     """
-    last, work, host = "", None, Host()
+    last, work, device = "", None, Device()
     for line in sys.stdin:
         if line != last:
             last, work = line, work_of(json.loads(line))
@@ -63,10 +63,10 @@ def serve(work_of: WorkOf) -> None:
             work()
             times += 1
         seconds = (time.perf_counter() - start) / times
-        print(json.dumps({"seconds": seconds, "memory": host.used()}), flush=True)
+        print(json.dumps({"seconds": seconds, "memory": device.used()}), flush=True)
 
 
-def serve_once(device_of: Callable[[Case], Host], work_of: WorkOf) -> None:
+def serve_once(device_of: Callable[[Case], Device], work_of: WorkOf) -> None:
     """Answer the case on stdin with what `timed` finds, or with {"failed": why, "traceback": ...}."""
     answers = os.fdopen(os.dup(1), "w")
     # what libraries print is no answer
@@ -79,7 +79,7 @@ def serve_once(device_of: Callable[[Case], Host], work_of: WorkOf) -> None:
     print(json.dumps(answer), file=answers, flush=True)
 
 
-def timed(case: Case, device: Host, work_of: WorkOf) -> Dict[str, Any]:
+def timed(case: Case, device: Device, work_of: WorkOf) -> Dict[str, Any]:
     """Do the work of a case `warm_up` times, then `times` times between two synchronisations of the device.
 
     Gives, for one time, "seconds" of the clock, "device" seconds by events on the device, and "host" seconds until it

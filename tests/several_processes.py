@@ -73,6 +73,10 @@ class SocketCommunicator:
             assert len(values) == 4 * array.size
             array.data = np.frombuffer(values, np.float32)
 
+    def abort(self) -> None:
+        """End all of them."""
+        print("the communicator is aborted", file=sys.stderr)
+
     def _exchange(self, mine, combine):
         if self.rank:
             self._first.send(mine)
@@ -109,7 +113,7 @@ def steps(joined: processes.Processes, file: Path) -> None:
             own = range(joined.rank * each, (joined.rank + 1) * each)
             samples = [sample(counts[i], 10 * iteration + i + 100 * (domain == "y")) for i in own]
             batches[domain] = Batch.of(samples, model.ins_per)
-        losses.append(model.step(batches).read(joined))
+        losses.append(model.step(batches, joined.total(model.pictures_in_passes(batches))).read(joined))
     parameters = {name.replace("/", "."): value for name, value in model.parameters().items()}
     np.savez(file, losses=json.dumps(losses), updates=[s.t for s in model.solvers["dis_x"].get_states().values()][0],
              **parameters)  # fmt: skip

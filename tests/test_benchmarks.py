@@ -37,12 +37,12 @@ NO_MEMORY = [
 STAND_IN = """
 import os, sys
 sys.path.insert(0, {folder!r})
-from worker import Host, serve_once
+from worker import Device, serve_once
 def work_of(case):
     open(os.path.join(case["log"], sys.argv[1]), "a").write("started ")
     os.write(1, b"a library prints\\n")
     {work}
-serve_once(lambda case: Host(Library="1.0"), work_of)
+serve_once(lambda case: Device(Library="1.0"), work_of)
 """
 
 
@@ -76,7 +76,7 @@ def test_a_python_that_is_not_there_is_told_in_a_line(run_main):
     assert code == 2 and "/no/python" in err and err.count("\n") == 1
 
 
-class Clocked(worker.Host):
+class Clocked(worker.Device):
     """A device that takes a second for each piece of work, and is given it in no time; its own clock runs at half."""
 
     def __init__(self):

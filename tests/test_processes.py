@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from errors import UserError
 
@@ -21,6 +22,7 @@ import checkpoint
 import processes
 import train
 from args import train_args
+from instagan import InstaGAN
 from processes import ALONE, Several
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +111,8 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data):
         time.sleep(0.01)
     third[1].send_signal(signal.SIGTERM)
     said = finished(third, code=128 + signal.SIGTERM)
-    assert f"go on with: mpirun -n 2 python train.py --monitor-path={stopped} --resume" in said[0] and not said[1]
+    command = f"mpirun --bind-to none -n 2 python train.py --monitor-path={stopped} --resume"
+    assert f"go on with: {command}" in said[0] and not said[1]
     assert checkpoint.number(checkpoint.find(stopped)[-1]) < LAST, "it was not stopped"
     finished(together(2, lambda _: ["-m", stopped, "--resume"]))
     assert "an epoch is 2 iterations, 2 processes together; from 0 to 12" in finished(second)[0]
@@ -131,7 +134,25 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data):
 def test_a_run_of_two_cannot_go_on_alone(together, tmp_path, data, run_main):
     finished(together(2, lambda _: arguments(data, tmp_path / "run", "--max-iter", 1)))
     code, _, err = run_main(train, "-m", tmp_path / "run", "--resume")
-    assert code == 2 and "go on with: mpirun -n 2 python train.py" in err
+    assert code == 2 and "go on with: mpirun --bind-to none -n 2 python train.py" in err
+
+
+def test_what_is_wrong_with_the_data_is_told_before_processes_meet(together, tmp_path, data):
+    """So that none of them waits for one that has ended."""
+    next((data / "trainA_seg").iterdir()).write_bytes(b"")
+    (leader,) = together(2, lambda _: arguments(data, tmp_path / "run"))[:1]
+    _, err = leader.communicate(timeout=100)
+    assert leader.returncode == 2 and "Traceback" not in err and not (tmp_path / "run").exists()
+
+
+def test_one_that_fails_ends_the_others(together, tmp_path, data):
+    """NNabla's communicator is told to, once the reason is."""
+    command = arguments(data, tmp_path / "run", "--pretrained", tmp_path / "model.h5")
+    (tmp_path / "model.h5").write_bytes(b"no model")
+    for process in together(2, lambda _: command):
+        _, err = process.communicate(timeout=100)
+        lines = err.strip().splitlines()
+        assert process.returncode == 2 and "model.h5" in lines[-2] and lines[-1] == "the communicator is aborted"
 
 
 def test_batches_of_all_must_be_there(together, tmp_path, data):
@@ -163,6 +184,22 @@ def test_bytes_are_gathered_whole(length):
     assert Several(Fake()).gather(data) == ALONE.gather(data) == [data]
 
 
+def test_each_draws_its_own_translations_from_its_pool():
+    models = [InstaGAN(train_args("", SMALL), SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
+    draws = [model.rng.random(4).tolist() for model in models]
+    assert draws[0] != draws[1]
+    first, second = (model.parameters() for model in models)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_processes_that_see_other_folders_are_refused(data, tmp_path):
+    run = train.Run(train_args("", arguments(data, tmp_path)))
+    run.check_agreement()
+    run.processes = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, 7])
+    with pytest.raises(UserError, match="not all processes see the checkpoints in"):
+        run.check_agreement()
+
+
 def test_on_a_cpu_several_are_refused(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="each needs a GPU"):
@@ -172,11 +209,13 @@ def test_on_a_cpu_several_are_refused(monkeypatch):
 def test_without_nccl_or_mpi_it_is_told(monkeypatch):
     """NNabla's own communicator, which the CPU package does not have."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    cpu = nn.get_current_context()
-    monkeypatch.setattr(processes, "get_extension_context", lambda *_, **__: cpu)
+    cpu, asked = nn.get_current_context(), []
+    monkeypatch.setattr(processes, "get_extension_context", lambda name, **how: asked.append((name, how)) or cpu)
     monkeypatch.setattr(nn, "get_current_context", lambda: nn.Context(["cudnn:float"], "CudaCachedArray", "0"))
     with pytest.raises(UserError, match="the 2 processes cannot be joined; that takes NCCL and Open MPI"):
         processes.join()
+    # gradients are not added up in half precision, whatever layers compute in
+    assert asked == [("cudnn", {"device_id": "0"})]
 
 
 def test_each_has_a_gpu_of_its_own(monkeypatch):

@@ -476,12 +476,12 @@ def diverging(monkeypatch, after, rate):
         taken.append([sample.name for sample in samples])
         return samples
 
-    def watched(self, batches):
+    def watched(self, batches, totals):
         done.append(dict(zip("xy", taken[-2:])))
         if len(done) > after:
             for solver in self.solvers.values():
                 solver.set_learning_rate(rate)
-        return step(self, batches)
+        return step(self, batches, totals)
 
     monkeypatch.setattr(train.DataIterator, "next", noting)
     monkeypatch.setattr(train.InstaGAN, "step", watched)

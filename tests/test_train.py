@@ -814,9 +814,12 @@ def test_each_learning_rate_moves_its_own_networks(make_model, flag, still):
 
 def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypatch):
     used = []
-    monkeypatch.setattr(
-        InstaGAN, "step", lambda self, batches: used.append(self.solvers["dis_x"].learning_rate()) or StepLosses()
-    )
+
+    def noting(self, batches, totals):
+        used.append(self.solvers["dis_x"].learning_rate())
+        return StepLosses()
+
+    monkeypatch.setattr(InstaGAN, "step", noting)
     monkeypatch.setattr(train.Run, "save", lambda self: None)
     arguments = command_line(data, tmp_path, "-e", 4, "--lr-decay-start-epoch", 2, "--save-image-interval", 9)
     train.Run(train_args("", arguments)).train()

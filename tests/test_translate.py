@@ -843,7 +843,6 @@ WRONG = [
     ("--dataroot {data} --ins-per 0", ["--ins-per", "at least 1"]),
     ("--dataroot {data} --set-order up", ["--set-order", "decreasing", "random"]),
     ("--dataroot {data} --data {data}", ["--data"]),
-    ("--dataroot {data} -t half", ["half"]),
     ("--dataroot {data} --select 0,x", ["--select", "'x'"]),
     ("--dataroot {data} --select 0,", ["--select", "whole number"]),
     ("--dataroot {data} --box 1,2,3,4", ["--box", "--image"]),

@@ -123,7 +123,7 @@ def join() -> Processes:
         communicator = C.MultiProcessDataParallelCommunicator(single)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
-        cause = str(error).strip().splitlines()[-1]
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         takes = "that takes NCCL and Open MPI's libmpi.so, see README, GPUs"
         raise UserError(f"the {count()} processes cannot be joined; {takes} ({cause})") from error
     return Several(communicator)

@@ -366,7 +366,8 @@ def main() -> int:
             (run.resume if args.resume else run.begin)()
             run.check_agreement()
             if run.leads:
-                run_folder.write_args(args)
+                if args.resume:
+                    run_folder.write_args(args)
                 run.check_space()
             print(run.plan())
             run.train()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU benchmark, without a GPU and without PyTorch: its cases, how it times, its tables, and failures."""
+"""The benchmarks of GPUs and of half precision, without a GPU and without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu  # noqa: E402
+import half  # noqa: E402
 import worker  # noqa: E402
 from common import inputs, network_work  # noqa: E402
 
-from instagan import ALONE  # noqa: E402
+from processes import ALONE  # noqa: E402
 
 NO_MEMORY = [
     # NNabla's, of CUDA and of its own allocator, PyTorch's, cuDNN's, Python's
@@ -235,3 +236,34 @@ def test_the_whole_command_on_a_cpu(run_main, monkeypatch, tmp_path):
     assert set(written["found"]) == set(written["cases"]) and len(written["cases"]) == 4
     assert all(of["nnabla"]["seconds"] > 0 for of in written["found"].values())
     assert "GPU: none" in out and "Training step, 32x24" in out and "Generator, 32x24" in out
+
+
+# --- half.py ----------------------------------------------------------------------------------------------------------
+
+
+def test_emulated_convolutions_are_those_of_half_numbers():
+    """Inputs, weights and results are half numbers, and so are the gradients that arrive and leave."""
+    random = np.random.default_rng(0)
+    values = [random.normal(size=shape).astype(np.float32) for shape in ((1, 3, 4, 5), (2, 3, 1, 1), (2,))]
+    x, w, b = (nn.Variable.from_numpy_array(v, need_grad=True) for v in values)
+    for variable in (x, w, b):
+        variable.grad.zero()
+    y = half.Emulation().convolution(x, w, b)
+    y.forward()
+    gradient = random.normal(size=y.shape).astype(np.float32) * 1e-3
+    y.backward(nn.NdArray.from_numpy_array(gradient))
+    x16, w16, b16, dy16 = (v.astype(np.float16).astype(np.float64) for v in (*values, gradient))
+    want = np.einsum("oi,nihw->nohw", w16[:, :, 0, 0], x16) + b16[:, None, None]
+    wanted = {"y": want, "dx": np.einsum("oi,nohw->nihw", w16[:, :, 0, 0], dy16), "db": dy16.sum(axis=(0, 2, 3))}
+    for name, found in (("y", y.d), ("dx", x.g), ("db", b.g)):
+        np.testing.assert_array_equal(found, found.astype(np.float16))
+        np.testing.assert_allclose(found, wanted[name], rtol=1e-3, atol=1e-6, err_msg=name)
+    assert half.rounded(np.array([7e4, 1e-8], np.float32)).tolist() == [np.inf, 0]
+
+
+def test_differences_of_losses():
+    names = "generator_loss_x", "reconstruction_loss_x"
+    one, other = ([dict(zip(names, row)) for row in rows] for rows in ([(1, 2), (2, 2)], [(1.04, 1), (2.4, 2)]))
+    assert half.differences(one, other, ["generator"]) == ["50 %", "12.00 %", "20.00 %", "14.67 %"]
+    assert half.differences(one, other, ["reconstruction"]) == ["50 %", "25.00 %", "50.00 %", "25.00 %"]
+    assert half.by_name(other) == {"generator_loss_x": [1.04, 2.4], "reconstruction_loss_x": [1.0, 2.0]}

@@ -393,10 +393,11 @@ def test_losses_in_half_are_those_in_float(clean_nnabla):
 def test_an_overflow_halves_the_scale_and_is_done_again():
     model, batches = model_and_batches()
     for scale in model.scales.values():
-        scale.value = 2.0**22
+        scale.value = 2.0**18
     first = model.step(batches).read(ALONE)
     assert all(np.isfinite(v).all() for v in model.parameters().values())
-    assert all(1 <= scale.value < 2**22 and scale.clean >= 1 for scale in model.scales.values())
+    assert all(scale.clean >= 1 for scale in model.scales.values())
+    assert 1 <= model.scales["gen"].value < 2**18
     # nothing is left out: each solver has had its update in both passes
     assert {s.t for solver in model.solvers.values() for s in solver.get_states().values()} == {2}
     nn.clear_parameters()
@@ -479,15 +480,15 @@ def test_in_float_there_is_no_scale():
 
 def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):
     """Loss scales and how long they have fitted are in the checkpoint."""
-    course = ["-c", "cpu", "-t", "half", "--log-step", 1, "--save-interval", 9]
-    code, out, err = run_main(train, *arguments(data, tmp_path / "whole", "--max-iter", 3, *course))
+    course = ["-c", "cpu", "-t", "half", "--ins-max", 1, "--log-step", 1, "--save-interval", 9]
+    code, out, err = run_main(train, *arguments(data, tmp_path / "whole", "--max-iter", 2, *course))
     assert code == 0, err
     assert "layers in half precision: a hundred times slower" in out
-    assert run_main(train, *arguments(data, tmp_path / "parts", "--max-iter", 2, *course))[0] == 0
+    assert run_main(train, *arguments(data, tmp_path / "parts", "--max-iter", 1, *course))[0] == 0
     _, _, state = checkpoint.load_newest(tmp_path / "parts")
     assert set(state["model"]["scales"]) == {"gen", "dis_x", "dis_y"}
-    assert all(scale["clean"] >= 2 for scale in state["model"]["scales"].values())
-    assert run_main(train, "-m", tmp_path / "parts", "--resume", "--max-iter", 3)[0] == 0
+    assert all(scale["clean"] == 1 for scale in state["model"]["scales"].values())
+    assert run_main(train, "-m", tmp_path / "parts", "--resume", "--max-iter", 2)[0] == 0
     found = []
     for folder in ("whole", "parts"):
         _, held, state = checkpoint.load_newest(tmp_path / folder)

@@ -34,7 +34,7 @@ demo: env
 test:
 	@sh make_env.sh requirements.txt requirements-test.txt
 	$(PY) -m ruff check .
-	$(PY) -m pytest $(TEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 env:
 	@sh make_env.sh $(REQUIREMENTS)

@@ -136,6 +136,8 @@ class Run:
                 if self.leads:
                     self.monitors.flush(self.iteration - 1)
                     draw_curves(self.folder)
+                # none ends before the first one has written: mpirun ends all once one has ended by a signal
+                self.processes.total(np.zeros(1))
         except Diverged as error:
             raise self.diverged(error) from error
         except OSError as error:

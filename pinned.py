@@ -69,7 +69,10 @@ class Uploader:
 
     def _is_copied(self, buffer: _Buffer) -> bool:
         status = self._cudart.cudaEventQuery(buffer.copied)
-        if status not in (0, _NOT_READY):
+        if status == _NOT_READY:
+            # that is remembered as an error, and NNabla would take it for one of its next kernel's
+            self._cudart.cudaGetLastError()
+        elif status:
             raise RuntimeError(f"CUDA: cudaEventQuery fails with error {status}")
         return status == 0
 

@@ -43,9 +43,13 @@ class Browser:
         os.close(write)
 
     def __enter__(self) -> Browser:
-        targets = self._send("Target.getTargets", {})["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
-        self._session = self._send("Target.attachToTarget", {"targetId": page, "flatten": True})["sessionId"]
+        end, pages = time.monotonic() + 30, []
+        while not pages:
+            # on a busy machine the page comes later than the answers
+            assert time.monotonic() < end, "the browser shows no page"
+            targets = self._send("Target.getTargets", {})["targetInfos"]
+            pages = [target["targetId"] for target in targets if target["type"] == "page"]
+        self._session = self._send("Target.attachToTarget", {"targetId": pages[0], "flatten": True})["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         return self
@@ -76,7 +80,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, seconds: float = 5) -> None:
+    def wait_for(self, condition: str, seconds: float = 30) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + seconds
         while not self.evaluate(condition):

@@ -89,15 +89,15 @@ def _cuda_problem(device_id: str) -> str:
     try:
         devices = cudnn.get_devices()
     except Exception as error:
-        return f"there is no CUDA device: {_cause(error)}"
+        return f"there is no CUDA device: {cause_of(error)}"
     if device_id not in devices:
         return f"there is no CUDA device {device_id}; there are {', '.join(devices) or 'none'}"
     if "cudnn" not in nn.available_contexts:
-        return f"cuDNN does not start: {_cause(complaint)}"
+        return f"cuDNN does not start: {cause_of(complaint)}"
     try:
         cudnn.check_gpu(device_id)
     except Exception as error:  # asked of libnvidia-ml.so.1, which a container may lack where it has libcuda.so.1
-        return f"the NVIDIA driver does not tell about device {device_id}: {_cause(error)}"
+        return f"the NVIDIA driver does not tell about device {device_id}: {cause_of(error)}"
     return ""
 
 
@@ -117,6 +117,6 @@ def _import_cudnn() -> Tuple[ModuleType, str]:
         logger.removeFilter(keep)
 
 
-def _cause(error: object) -> str:
+def cause_of(error: object) -> str:
     """The cause in an error of NNabla's: the last of its lines, below function and source file."""
     return str(error).strip().split("\n")[-1].rstrip(".")

@@ -21,6 +21,7 @@ from nnabla.ext_utils import get_extension_context
 
 import arrays
 import cpu_kernels
+from context import cause_of
 
 # what Open MPI, the one that NNabla knows, tells the processes that its mpirun starts: how many there are, which one
 # it is that is told, and which of those on its machine
@@ -67,10 +68,9 @@ class Several(Processes):
 
     def gather(self, data: bytes) -> List[bytes]:
         """What each of the processes gives, by rank."""
-        lengths = np.zeros((self.size, 2))
         # in two parts, since float32 has 24 bits for whole numbers
-        lengths[self.rank] = divmod(len(data), 1 << 20)
-        sizes = [(int(high) << 20) + int(low) for high, low in self.total(lengths)]
+        lengths = [self.total(by_rank(self, part)) for part in divmod(len(data), 1 << 20)]
+        sizes = [(int(high) << 20) + int(low) for high, low in zip(*lengths)]
         padded = data.ljust(-(-max(sizes) // _WORD) * _WORD, b"\0")
         found = [nn.NdArray((len(padded) // _WORD,)) for _ in sizes]
         self._communicator.all_gather(arrays.upload(np.frombuffer(padded, np.float32)), found)
@@ -83,6 +83,13 @@ class Several(Processes):
 
 
 ALONE = Processes()
+
+
+def by_rank(joined: Processes, value: float) -> np.ndarray:
+    """What this process adds to a sum (size,) that is to hold a value of each process, by rank."""
+    values = np.zeros(joined.size)
+    values[joined.rank] = value
+    return values
 
 
 def count() -> int:
@@ -123,8 +130,7 @@ def join() -> Processes:
         communicator = C.MultiProcessDataParallelCommunicator(single)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         takes = "that takes NCCL and Open MPI's libmpi.so, see README, GPUs"
-        raise UserError(f"the {count()} processes cannot be joined; {takes} ({cause})") from error
+        raise UserError(f"the {count()} processes cannot be joined; {takes} ({cause_of(error)})") from error
     return Several(communicator)
 

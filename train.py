@@ -40,7 +40,7 @@ from instagan import Diverged, InstaGAN, StepLosses, check_finite
 from interruption import Interruption
 from models import NETWORKS
 from monitors import Monitors, draw_curves, short_summary
-from processes import ALONE, Processes
+from processes import ALONE, Processes, by_rank
 from samples import SampleGrid
 from sequence import Batch
 
@@ -165,8 +165,7 @@ class Run:
         many pictures they have for each pass of the next one."""
         batches = self.upcoming or self.upload()
         own = self.model.pictures_in_passes(batches)
-        signals = np.zeros(self.processes.size)
-        signals[self.processes.rank] = self.interruption.signal
+        signals = by_rank(self.processes, self.interruption.signal)
         told = self.processes.total(np.concatenate([signals, own.ravel()]))
         self.signal = int(told[: len(signals)].max())
         self.agreed = batches, told[len(signals) :].reshape(own.shape)
@@ -314,9 +313,7 @@ class Run:
 
     def check_agreement(self) -> None:
         """Raise UserError where processes have not come equally far: they see other folders."""
-        done = np.zeros(self.processes.size)
-        done[self.processes.rank] = self.iteration
-        if len(set(self.processes.total(done))) > 1:
+        if len(set(self.processes.total(by_rank(self.processes, self.iteration)))) > 1:
             raise UserError(f"not all processes see the checkpoints in {self.folder}; it must be in a place they share")
 
     def begin(self) -> None:

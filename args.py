@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from errors import UserError
-
-from command_line import Parser, box, numbers, real, whole
-from json_file import read_json
-from mask_sources import FORMATS
+from common.command_line import Parser, box, numbers, real, whole
+from common.errors import UserError
+from common.json_file import read_json
+from masks.formats import FORMATS
 from models import LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)

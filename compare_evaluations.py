@@ -12,15 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from errors import UserError, run_main
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
 
 import numpy as np
 
-import atomic
-import pictures
-import report
-from command_line import Parser
-from report import NO_TRANSLATION, REAL, TRANSLATED
+from common import files
+from common.command_line import Parser
+from data import pictures
+from metrics import report
+from metrics.report import NO_TRANSLATION, REAL, TRANSLATED
 
 SHOWN = 4  # pictures in the comparison, evenly spaced by name
 
@@ -37,20 +39,20 @@ def main() -> None:
     if (output / "comparison.md").exists() and not args.overwrite:
         raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
     drawn = [f"comparison_{direction}.png" for direction in report.DIRECTIONS]
-    atomic.refuse_foreign(output, drawn, "comparison.md", args.overwrite)
+    files.refuse_foreign(output, drawn, "comparison.md", args.overwrite)
     whole = {name: report.read(folder) for name, folder in folders.items()}
     check_same_data(whole)
     found = {name: evaluation["directions"] for name, evaluation in whole.items()}
     directions = [d for d in report.DIRECTIONS if all(d in evaluation for evaluation in found.values())]
     if not directions:
         raise UserError("these evaluations have no direction in common; evaluate the same one with each model")
-    atomic.make_folder(output, "--output")
+    files.make_folder(output, "--output")
     tables = [trust(whole)]
     for direction in directions:
         one = {name: evaluation[direction] for name, evaluation in found.items()}
         tables.append(f"## {direction}\n\n{report.markdown(table(one))}")
         draw(output / f"comparison_{direction}.png", direction, folders, one)
-    atomic.write_text(output / "comparison.md", "\n".join(tables))
+    files.write_text(output / "comparison.md", "\n".join(tables))
     print("\n".join(tables))
 
 
@@ -120,7 +122,7 @@ def draw(path: Path, direction: str, folders: Dict[str, Path], found: Dict[str, 
             cell.set_axis_off()
     for cell, (title, _, _) in zip(axes[0], columns):
         cell.set_title(title, fontsize=7, parse_math=False)
-    with atomic.replacing(path) as part:
+    with files.replacing(path) as part:
         figure.savefig(part, dpi=90)
 
 

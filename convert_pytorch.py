@@ -17,13 +17,15 @@ import sys
 from pathlib import Path
 from typing import Dict, Sequence, Tuple
 
-from errors import UserError, run_main
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
 
 import numpy as np
 
-from command_line import Parser, whole
-from model_file import save_model, shown_architecture
-from pth_reader import read_state_dict
+from common.command_line import Parser, whole
+from weights.model_file import save_model, shown_architecture
+from weights.pth_reader import read_state_dict
 
 # the authors' D_A tells real from fake in domain B, which is y here
 NETWORKS = {"G_A": "gen_x2y", "G_B": "gen_y2x", "D_A": "dis_y", "D_B": "dis_x"}

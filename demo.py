@@ -20,14 +20,16 @@ import time
 from pathlib import Path
 from typing import List
 
-from errors import UserError, run_main
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
 
 import numpy as np
 
-import atomic
-import gallery
-from command_line import Parser, real
-from monitors import KINDS
+from common import files
+from common.command_line import Parser, real
+from training.monitors import KINDS
+from translation import gallery
 
 ROOT = Path(__file__).resolve().parent
 MARK = ".demo"  # a file in the folders that were made here, which may be removed
@@ -63,7 +65,7 @@ def clear(folder: Path) -> None:
     if others:
         raise UserError(f"{folder} holds {others[0]}, which is not the demo's; give another --output")
     shutil.rmtree(folder, ignore_errors=True)
-    atomic.make_folder(folder, "--output")
+    files.make_folder(folder, "--output")
     (folder / MARK).touch()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import operator
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Callable, Dict, Iterable, List, Tuple
@@ -14,57 +13,21 @@ import nnabla as nn
 import nnabla.solvers as S
 import numpy as np
 
-import arrays
-import cpu_kernels
-import instances
-import model_file
 from args import architecture, instances_per_pass
-from graphs import DOMAINS, OTHER, GeneratorGraph, discriminator_graph, generator_graph
-from image_pool import ImagePool
-from models import GENERATORS, NETWORKS, create_parameters
-from precision import LossScale, is_half
-from processes import ALONE, Processes
-from sequence import Batch, MaskSet, MiniBatch, SequentialTranslation, Translated
+from backend import arrays, kernels
+from backend.precision import is_half
+from backend.processes import ALONE, Processes
+from data import instances
+from models import DOMAINS, GENERATORS, NETWORKS, OTHER, create_parameters
+from training.graphs import GeneratorGraph, discriminator_graph, generator_graph
+from training.image_pool import ImagePool
+from training.loss_scale import LossScale
+from training.step_losses import Diverged, StepLosses
+from translation.sequence import Batch, MaskSet, MiniBatch, SequentialTranslation, Translated
+from weights import model_file
 
 # arrays by name, and plain values that JSON can hold
 State = Tuple[Dict[str, np.ndarray], Dict[str, Any]]
-
-
-class Diverged(Exception):
-    """A loss or a parameter is not a finite number any more; the message says which."""
-
-
-def check_finite(values: Dict[str, Any]) -> None:
-    """Raise Diverged where a number, or one in an array, is NaN or infinite."""
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise Diverged(f"{name} is {value}" if np.ndim(value) == 0 else f"{name} holds NaN or infinity")
-
-
-class StepLosses:
-    """The losses of one iteration, weighted as in the total; on the device until they are `read`."""
-
-    def __init__(self) -> None:
-        self._passes: List[Dict[str, List[Tuple[float, nn.NdArray]]]] = []
-
-    def begin_pass(self) -> None:
-        """What comes now is of the next pass."""
-        self._passes.append(defaultdict(list))
-
-    def add(self, name: str, share: float, value: nn.NdArray) -> None:
-        """Take a loss of this pass, or a term of it; `share` is its part in the mean over all processes."""
-        self._passes[-1][name].append((share, value))
-
-    def read(self, processes: Processes) -> Dict[str, float]:
-        """Each loss: its mean over the passes in which it existed; none without a pass. Waits for the device."""
-        if not self._passes:
-            return {}
-        losses = [loss for losses in self._passes for loss in losses.items()]
-        own = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
-        seen = defaultdict(list)
-        for (name, _), value in zip(losses, processes.total(np.array(own))):
-            seen[name].append(value)
-        return {name: float(np.mean(values)) for name, values in seen.items()}
 
 
 @dataclass(frozen=True)
@@ -119,8 +82,8 @@ class InstaGAN:
         self.discriminator_graph = lru_cache(16)(partial(discriminator_graph, args))
         # the running statistics of batch normalization depend on the order in which the two domains are seen, and
         # several processes must add up in the same order
-        parallel = self.arch.norm == "instance" and cpu_kernels.active() and processes.size == 1
-        self.side_by_side = cpu_kernels.side_by_side if parallel else cpu_kernels.in_turn
+        parallel = self.arch.norm == "instance" and kernels.active() and processes.size == 1
+        self.side_by_side = kernels.side_by_side if parallel else kernels.in_turn
 
     def step(self, batches: Dict[str, Batch], totals: np.ndarray | None = None) -> StepLosses:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch.
@@ -243,7 +206,7 @@ class InstaGAN:
             solver.set_learning_rate(rate * factor)
 
     def _solver(self, network: str) -> S.Solver:
-        adam = cpu_kernels.Adam if cpu_kernels.active() else S.Adam
+        adam = kernels.Adam if kernels.active() else S.Adam
         solver = adam(self.args.learning_rate_G, self.args.beta1, self.args.beta2)
         solver.set_parameters(self.trained[network])
         return solver

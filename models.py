@@ -24,7 +24,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
 
-from layers import Tensor, activate, add, convolution, plain, spectral_normalization
+from backend.layers import Tensor, activate, add, convolution, plain, spectral_normalization
 
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
@@ -299,3 +299,7 @@ def _normalized(
         name=norm,
     )
     return add(skip, activate(h, activation))
+
+
+DOMAINS = {"x": "A", "y": "B"}
+OTHER = {"x": "y", "y": "x"}

@@ -18,20 +18,21 @@ import time
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
-from errors import UserError, collected, printable, run_main
+from common.errors import UserError, begin_script, collected, printable, run_main
+
+begin_script()
 
 from tqdm import tqdm
 
-import atomic
-import context
-import data_check
-import pictures
-import segmenter_training
 from args import segment_args
-from interruption import Interruption
-from pictures import Item
-from predicted_masks import PredictedMasks
-from segmenter import DOMAINS, Segmenter, load
+from backend import context
+from common import files
+from common.interruption import Interruption
+from data import checks, pictures
+from data.items import Item, find_items, find_pictures, list_files, mask_folder_of
+from masks import segmenter_training
+from masks.predicted_masks import PredictedMasks
+from masks.segmenter import DOMAINS, Segmenter, load
 
 
 def main() -> int:
@@ -50,8 +51,8 @@ def train(args: argparse.Namespace) -> int:
     height, width = settings.size
     # held-out ones too: they are read at the very end only
     phases = [phase for phase in ("train", "test") if phase == "train" or (Path(args.dataroot) / "testA").is_dir()]
-    sizes = data_check.Sizes(settings.size, (1, 1))
-    data_check.refuse_bad(data_check.check(args.dataroot, sizes, phases))
+    sizes = checks.Sizes(settings.size, (1, 1))
+    checks.refuse_bad(checks.check(args.dataroot, sizes, phases))
     print(f"{len(own)} pictures to learn from, {len(held_out)} to measure on, at {height}x{width} (height x width)")
     examples = segmenter_training.read_examples(own, settings.size)
     segmenter = Segmenter(settings, seed=args.seed)
@@ -81,7 +82,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     for file in (path, path.with_suffix(".json")):
         if file.exists() and not (overwrite and file.is_file()):
             raise UserError(f"{file} is there already; give another --output, or --overwrite")
-    atomic.make_folder(path.resolve().parent, "--output")
+    files.make_folder(path.resolve().parent, "--output")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -89,13 +90,13 @@ def predict(args: argparse.Namespace) -> int:
     segmenter = load(args.model)
     failures: List[str] = []
     for folder, domain in find_folders(args):
-        masks = pictures.mask_folder_of(folder)
-        atomic.make_folder(masks, "folder of pictures")
-        if pictures.list_files(masks, masks).other:
+        masks = mask_folder_of(folder)
+        files.make_folder(masks, "folder of pictures")
+        if list_files(masks, masks).other:
             raise UserError(f"{masks} holds other files than masks NAME_0.png, ...; move them away")
-        with atomic.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
-            atomic.remove_unfinished(masks, ["*_*.png"])
-            failures += predict_folder(segmenter, pictures.find_pictures(folder, masks), domain, masks, args.overwrite)
+        with files.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
+            files.remove_unfinished(masks, ["*_*.png"])
+            failures += predict_folder(segmenter, find_pictures(folder, masks), domain, masks, args.overwrite)
     for failure in failures:
         print(printable(f"no masks for {failure}"), file=sys.stderr)
     return 1 if failures else 0
@@ -110,7 +111,7 @@ def find_folders(args: argparse.Namespace) -> List[Tuple[Path, str]]:
     there = [domain for domain in DOMAINS if (Path(args.dataroot) / f"{args.phase}{domain}").is_dir()]
     domains = [args.domain] if args.domain else there or DOMAINS
     for domain in domains:
-        pictures.find_items(args.dataroot, args.phase, domain)
+        find_items(args.dataroot, args.phase, domain)
     return [(Path(args.dataroot) / f"{args.phase}{domain}", domain) for domain in domains]
 
 

@@ -20,29 +20,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from errors import UserError, run_main
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
 
 import numpy as np
 from tqdm import tqdm
 
-import checkpoint
-import context
-import cpu_kernels
-import data_check
-import model_file
-import pictures
-import processes
-import run_folder
 from args import train_args
-from data_source import DataIterator, DomainSource
-from graphs import DOMAINS
-from instagan import Diverged, InstaGAN, StepLosses, check_finite
-from interruption import Interruption
-from models import NETWORKS
-from monitors import Monitors, draw_curves, short_summary
-from processes import ALONE, Processes, by_rank
-from samples import SampleGrid
-from sequence import Batch
+from backend import arrays, context, processes
+from backend.processes import ALONE, Processes, by_rank
+from common import files
+from common.interruption import Interruption
+from data import checks
+from data.items import Item, find_items
+from data.loader import DataIterator, DomainSource
+from instagan import InstaGAN
+from models import DOMAINS, NETWORKS
+from training import checkpoint, run_folder
+from training.monitors import Monitors, draw_curves, short_summary
+from training.samples import SampleGrid
+from training.step_losses import Diverged, StepLosses, check_finite
+from translation.sequence import Batch
+from weights import model_file
 
 KEPT = 3  # checkpoints, and models beside them
 OTHERS = "process/{}"  # what a checkpoint calls the state of a process that does not write it
@@ -154,7 +154,7 @@ class Run:
             while self.iteration < self.last_iteration and self.agree_to_go_on():
                 self.iterate()
                 # to read losses is to wait for the device, which a CPU does anyway
-                if cpu_kernels.on_cpu() or self.iteration % self.args.log_step == 0:
+                if arrays.on_cpu() or self.iteration % self.args.log_step == 0:
                     bar.set_postfix(short_summary(self.read_losses()), refresh=False)
                 bar.update()
                 if self.iteration % self.iterations_per_epoch == 0:
@@ -181,7 +181,7 @@ class Run:
         where = json.dumps(batch)
         if self.leads:
             where = run_folder.write_divergence(self.folder, iteration, str(error), batch)
-        models = checkpoint.numbered(self.model_folder, "params", "h5")
+        models = files.numbered(self.model_folder, "params", "h5")
         start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
         lower = {n: min(getattr(self.args, f"learning_rate_{n}"), 2e-4) / 2 for n in "GD"}
         rates = " ".join(f"--learning-rate_{n} {rate:g}" for n, rate in lower.items())
@@ -260,7 +260,7 @@ class Run:
     def delete_old(self) -> None:
         """Delete all but the last three checkpoints and models in the run's folder."""
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
-            checkpoint.keep_last(self.folder, stem, ending, KEPT)
+            files.keep_last(self.folder, stem, ending, KEPT)
 
     def save_model(self) -> None:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
@@ -293,7 +293,7 @@ class Run:
                 self.monitors.set_state(state["monitors"])
             self.whole, self.iteration = path, operator.index(state["iteration"])
             self.saved = self.iteration
-            if self.iteration != checkpoint.number(path):
+            if self.iteration != files.number(path):
                 raise ValueError(f"it is of iteration {self.iteration}")
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
@@ -397,15 +397,15 @@ def check_data(args: argparse.Namespace) -> None:
             "with 'python datasets/generate_shapes_dataset.py' and train with --dataroot datasets/circle2square "
             "--loadSizeH 64 --loadSizeW 64 --fineSizeH 64 --fineSizeW 64"
         )
-    sizes = data_check.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
-    data_check.refuse_bad(data_check.check(args.dataroot, sizes, ["train"], masks=args.ins_max > 0))
+    sizes = checks.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
+    checks.refuse_bad(checks.check(args.dataroot, sizes, ["train"], masks=args.ins_max > 0))
 
 
-def training_items(args: argparse.Namespace, letter: str) -> List[pictures.Item]:
+def training_items(args: argparse.Namespace, letter: str) -> List[Item]:
     """The training pictures of domain "A" or "B" that have masks; all of them, without masks, for `--ins-max 0`."""
-    items = pictures.find_items(args.dataroot, "train", letter)
+    items = find_items(args.dataroot, "train", letter)
     if not args.ins_max:
-        return [pictures.Item(item.name, item.image) for item in items]
+        return [Item(item.name, item.image) for item in items]
     return [item for item in items if item.masks]
 
 

@@ -17,31 +17,27 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
-from errors import UserError, collected, printable, run_main
+from common.errors import UserError, begin_script, collected, printable, run_main
+
+begin_script()
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import atomic
-import context
-import cut_outs
-import data_check
-import instances
-import mask_sources
-import pictures
-import segment
 from args import translate_args
-from box_object import Box, NothingFound, find_object
-from cut_outs import PlacedMask, Window
-from pictures import Item
-from results import Results, Translation
-from translator import Loaded, Translator, load_translator
-
-# gives each mask of a picture, which it is also handed as (H, W, 3) uint8: its number, and (H, W) in [0, 1] or bool
-MaskReader = Callable[[Item, np.ndarray], Iterator[Tuple[int, np.ndarray]]]
+from backend import context
+from common import files
+from common.progress import say
+from data import instances, pictures
+from data.items import Item, find_items, find_pictures, is_text, list_files, mask_folder_of
+from masks.reader import MaskReader, find_annotations, mask_reader
+from translation import keep_size
+from translation.keep_size import PlacedMask, Window
+from translation.results import Results, Translation
+from translation.translator import Loaded, Translator, load_translator
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def main() -> int:
     """Run the command line; the exit code is 1 where a picture could not be translated."""
     args = translate_args(__doc__)
     annotations = find_annotations(args)
-    items = find_items(args, annotations)
+    items = find_pictures_to_translate(args, annotations)
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
@@ -66,8 +62,8 @@ def main() -> int:
     task = Task(args, model, mask_reader(args, annotations, items))
     if not args.keep_size and model.translator.ins_per:
         print("pictures are resized to that (--keep-size leaves them as large as they are)")
-    atomic.make_folder(results.folder, "--output")
-    with atomic.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):
+    files.make_folder(results.folder, "--output")
+    with files.locked(results.folder, f"another translation goes to {results.folder}; give another --output, or wait"):
         untouched, failures = translate_items(items, task, results)
     left = f", {len(untouched)} without an instance left as they are" if untouched else ""
     count = len(items) - len(untouched) - len(failures)
@@ -105,46 +101,24 @@ def translate_items(items: Sequence[Item], task: Task, results: Results) -> Tupl
     return untouched, failures
 
 
-def find_annotations(args: argparse.Namespace) -> Path | None:
-    """The file or folder of the `--image`'s masks if it is in a form in which one file holds all masks of a picture, or
-    of many; None where each mask has a file, or masks do not come from files."""
-    given = [Path(mask) for mask in args.masks]
-    if not given and args.image and Path(args.image).is_dir() and not args.segmenter:
-        given = [pictures.mask_folder_of(Path(args.image))]
-    found = given[0] if len(given) == 1 and args.mask_format != "masks" and _holds_annotations(given[0], args) else None
-    if found is None:
-        for flag, value in (("--category", args.category), ("--mask-format", args.mask_format == "labels" or None)):
-            if value:
-                raise UserError(f"{flag} goes with --image and one file or folder of annotations as --masks")
-    return found
-
-
-def _holds_annotations(path: Path, args: argparse.Namespace) -> bool:
-    if args.mask_format != "auto" or not path.is_dir():
-        return args.mask_format != "auto" or path.suffix.lower() == ".json"
-    listing = pictures.list_files(path, path)
-    has_json = any(file.suffix.lower() == ".json" for file in listing.other)
-    return not listing.masks and (has_json or bool(listing.images))
-
-
-def find_items(args: argparse.Namespace, annotations: Path | None) -> List[Item]:
+def find_pictures_to_translate(args: argparse.Namespace, annotations: Path | None) -> List[Item]:
     """The pictures that the command line asks for: one, a folder of them, or a data set's domain; each with its mask
     files, where there is one for each mask."""
     if args.image is None:
-        return pictures.find_items(args.dataroot, args.phase, args.direction[0])
+        return find_items(args.dataroot, args.phase, args.direction[0])
     masks = [Path(mask) for mask in args.masks]
     for mask in masks:
         if not mask.exists():
             raise UserError(f"no file or folder {mask} (--masks)")
     image, has_mask_files = Path(args.image), not (args.box or args.segmenter or annotations)
     if image.is_dir():
-        folder = masks[0] if masks else pictures.mask_folder_of(image)
+        folder = masks[0] if masks else mask_folder_of(image)
         if has_mask_files and (len(masks) > 1 or not folder.is_dir()):
             raise UserError(f"no folder of masks {folder}; with a folder as --image, --masks is that of its masks")
-        return pictures.find_pictures(image, folder if has_mask_files else None)
+        return find_pictures(image, folder if has_mask_files else None)
     if not image.is_file():
         raise UserError(f"no file or folder {image} (--image)")
-    if not pictures.is_text(image.name):
+    if not is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
     return [Item(image.stem, image, _mask_files(image.stem, masks) if has_mask_files else {})]
 
@@ -152,7 +126,7 @@ def find_items(args: argparse.Namespace, annotations: Path | None) -> List[Item]
 def _mask_files(name: str, masks: List[Path]) -> Dict[int, Path]:
     """The masks of one picture, which are given as files or by their folder."""
     if len(masks) == 1 and masks[0].is_dir():
-        found = pictures.list_files(masks[0], masks[0]).masks.get(name, {})
+        found = list_files(masks[0], masks[0]).masks.get(name, {})
         if not found:
             raise UserError(f"{masks[0]} has no masks {name}_0.png, {name}_1.png, ...; give those of this picture")
         return {number: paths[0] for number, paths in sorted(found.items())}
@@ -169,51 +143,6 @@ def _numbered(name: str, masks: List[Path]) -> Dict[int, Path]:
     return dict(zip(numbers if len(set(numbers)) == len(masks) else range(len(masks)), masks))
 
 
-def mask_reader(args: argparse.Namespace, annotations: Path | None, items: Sequence[Item]) -> MaskReader:
-    """Where the masks of `items` come from: boxes, a segmenter, annotations, or files of their own."""
-    if args.box:
-        return lambda item, picture: enumerate(object_in_box(picture, box) for box in args.box)
-    if args.segmenter:
-        segmenter = segment.load(args.segmenter)
-        return lambda item, picture: enumerate(segmenter.instances(picture, args.direction[0]))
-    if not annotations:
-        return lambda item, picture: ((n, read_mask_file(path, picture)) for n, path in item.masks.items())
-    source = mask_sources.open_source(annotations, args.mask_format)
-    source.check([item.image for item in items], args.category)
-    if source.left_out():
-        print(f"{source.path}: {source.left_out()}")
-    return lambda item, picture: enumerate(
-        instance.mask
-        for instance in source.instances(item.image, picture.shape[:2])
-        if args.category in (None, instance.category)
-    )
-
-
-def object_in_box(picture: np.ndarray, box: Box) -> np.ndarray:
-    """The mask (H, W) bool of the object in a box of a picture (H, W, 3) uint8; says so where none is to be seen."""
-    try:
-        return find_object(picture, box)
-    except NothingFound as error:
-        say(f"{error}; the ellipse in it is taken")
-        return error.mask
-
-
-def read_mask_file(path: Path, picture: np.ndarray) -> np.ndarray:
-    """How white a mask of a picture (H, W, 3) is: (h, w) float32 in [0, 1]; says where it looks like something else."""
-    level, size = pictures.read_level(path), picture.shape[:2]
-    if not pictures.same_proportions(level.shape, size):
-        (height, width), (own_height, own_width) = size, level.shape
-        say(f"{path} is {own_width}x{own_height}, its picture {width}x{height} (width x height): it is stretched")
-    if data_check.is_grey((level * 255).round().astype(np.uint8)) or 0 < level.max() <= 0.5:
-        say(f"{path}: {data_check.GREY}; it is cut in the middle (a label map wants --mask-format labels)")
-    return level
-
-
-def say(text: str) -> None:
-    """Print a line above the progress bar."""
-    tqdm.write(printable(text))
-
-
 def translate_item(item: Item, task: Task, results: Results) -> bool:
     """Translate one picture's instances and put the result into `results`; says what was left alone and why. Returns
     whether there was anything to translate."""
@@ -221,12 +150,12 @@ def translate_item(item: Item, task: Task, results: Results) -> bool:
     picture = pictures.read_picture(item.image)
     size = picture.shape[:2] if args.keep_size else model.size
     # one mask after the other: those of a large picture are large too
-    masks = {number: cut_outs.placed(pictures.cut(level, size)) for number, level in task.read_masks(item, picture)}
+    masks = {number: keep_size.placed(pictures.cut(level, size)) for number, level in task.read_masks(item, picture)}
     chosen = choose(item, masks, task)
     old = [masks[number] for number in chosen]
     if args.keep_size:
-        view = cut_outs.View(model.size, model.instance_share)
-        after, new = cut_outs.translate_in_place(picture, old, translator.translate, view, translator.ins_per)
+        view = keep_size.View(model.size, model.instance_share)
+        after, new = keep_size.translate_in_place(picture, old, translator.translate, view, translator.ins_per)
     else:
         picture = np.asarray(pictures.resized(Image.fromarray(picture), size))
         after, new = translate_whole(picture, old, translator)

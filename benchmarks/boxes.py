@@ -16,15 +16,18 @@ from typing import Iterator, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from errors import run_main
+from common.errors import begin_script, run_main
+
+begin_script()
 
 import numpy as np
 from tqdm import tqdm
 
-import pictures
-from box_object import Box, NothingFound, clipped, ellipse, find_object
-from command_line import Parser
-from metrics import iou
+from common.command_line import Parser
+from data import pictures
+from data.instances import iou
+from data.items import find_items
+from masks.box_object import Box, NothingFound, clipped, ellipse, find_object
 
 LOOSE = (0.05, 0.1)
 
@@ -54,7 +57,7 @@ def main() -> None:
 
 
 def _objects(root: str, phase: str, domain: str) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-    for item in tqdm(pictures.find_items(root, phase, domain), unit="picture"):
+    for item in tqdm(find_items(root, phase, domain), unit="picture"):
         picture = pictures.read_picture(item.image)
         for path in item.masks.values():
             truth = pictures.read_mask(path, picture.shape[:2])

@@ -23,22 +23,26 @@ from typing import Any, Callable, Dict, List, Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import run_main  # noqa: E402
+from common.errors import begin_script, run_main
 
-import matplotlib  # noqa: E402
-import nnabla as nn  # noqa: E402
-import numpy as np  # noqa: E402
-from common import Worker, inputs, network_work  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-from worker import Case, serve  # noqa: E402
+begin_script()
 
-import atomic  # noqa: E402
-import context  # noqa: E402
-import cpu_kernels  # noqa: E402
-import layers  # noqa: E402
-import models  # noqa: E402
-from command_line import Parser, whole  # noqa: E402
-from report import markdown  # noqa: E402
+import matplotlib
+import nnabla as nn
+import numpy as np
+from tqdm import tqdm
+
+import models
+from backend import (
+    context,
+    kernels,
+    layers,
+)
+from benchmarks.measuring import Worker, inputs, network_work
+from benchmarks.worker import Case, serve
+from common import files
+from common.command_line import Parser, whole
+from metrics.report import markdown
 
 NETWORK = {"size": [96, 64], "width": 32, "blocks": 9, "ins_per": 1}
 STEPS: Dict[str, Case] = {
@@ -61,7 +65,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.worker:
         context.set_context("cpu")
-        cpu_kernels.configure(args.worker)
+        kernels.configure(args.worker)
         serve(work_of)
         return 0
     commands = {name: [sys.executable, __file__, "--worker", name] for name in ("nnabla", "onednn")}
@@ -80,7 +84,7 @@ def speed(commands: Dict[str, List[str]], args: argparse.Namespace) -> None:
     found: Dict[str, Dict[str, Dict[str, float]]] = {}
     for name, case in tqdm(cases.items(), desc="measuring", unit="case"):
         found[name] = measure(case, commands, args.rounds, args.patience)
-    atomic.write_text(args.output / "cpu.json", json.dumps({"cases": cases, "found": found}, indent=1) + "\n")
+    files.write_text(args.output / "cpu.json", json.dumps({"cases": cases, "found": found}, indent=1) + "\n")
     print(layer_table(cases, found))
     print(step_table(found))
 
@@ -113,7 +117,7 @@ def layer_cases() -> Dict[str, Case]:
         seen[json.dumps({"x": x.shape, "w": w.shape, **how})] = None
         return original(x, w, b, skip=skip, **how)
 
-    cpu_kernels.configure("nnabla")
+    kernels.configure("nnabla")
     models.convolution = record
     try:
         arch = models.Architecture(ngf=NETWORK["width"], ndf=NETWORK["width"], n_blocks=NETWORK["blocks"])
@@ -138,7 +142,7 @@ def operations(case: Case) -> float:
     batch, channels, *size = case["x"]
     padded = (batch, channels, *(s + 2 * case["reflect"] for s in size))
     extra = case["stride"] - 1 if case["transposed"] else 0
-    how = cpu_kernels.Geometry(padded, tuple(case["w"]), case["stride"], case["pad"], case["transposed"], extra)
+    how = kernels.Geometry(padded, tuple(case["w"]), case["stride"], case["pad"], case["transposed"], extra)
     return 3 * 2 * how.products
 
 
@@ -184,7 +188,7 @@ def instances(command: List[str], args: argparse.Namespace) -> None:
             answers = [worker.ask({"what": "step", **NETWORK, "n": count, "ins_per": ins_per}) for _ in range(3)]
             worker.close()
             of[count] = {"seconds": min(a["seconds"] for a in answers), "memory": answers[-1]["memory"]}
-    atomic.write_text(args.output / "instances.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(args.output / "instances.json", json.dumps(found, indent=1) + "\n")
     plot(found, args.output / "instances.png")
     header = ["instances", *(f"{kind}: s, GB" for kind in found)]
     print(markdown([header, *([f"{count}", *(cost(of[count]) for of in found.values())] for count in COUNTS)]))
@@ -218,7 +222,7 @@ def layer_work(case: Case) -> Callable[[], Any]:
     x, w, b = (nn.Variable(shape, need_grad=True) for shape in (case["x"], case["w"], (case["w"][case["transposed"]],)))
     for v in (x, w, b):
         v.d = np.random.default_rng(0).normal(size=v.shape)
-    between = cpu_kernels.active() and cpu_kernels.can_be_blocked(x.shape)
+    between = kernels.active() and kernels.can_be_blocked(x.shape)
     how = {name: case[name] for name in ("stride", "pad", "reflect", "transposed", "normalize", "activation")}
     y = layers.convolution(layers.Blocked(x) if between else x, w, b, **how)
     y = y.variable if isinstance(y, layers.Blocked) else y

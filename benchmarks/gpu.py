@@ -34,18 +34,22 @@ from typing import Any, Dict, List
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import UserError, run_main  # noqa: E402
+from common.errors import UserError, begin_script, run_main
 
-import nnabla as nn  # noqa: E402
-from common import Worker, network_work  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-from worker import OUT_OF_MEMORY, Case, Device, serve_once  # noqa: E402
+begin_script()
 
-import arrays  # noqa: E402
-import atomic  # noqa: E402
-import context  # noqa: E402
-from command_line import Parser, whole  # noqa: E402
-from report import markdown  # noqa: E402
+import nnabla as nn
+from tqdm import tqdm
+
+from backend import (
+    arrays,
+    context,
+)
+from benchmarks.measuring import Worker, network_work
+from benchmarks.worker import OUT_OF_MEMORY, Case, Device, serve_once
+from common import files
+from common.command_line import Parser, whole
+from metrics.report import markdown
 
 # of an implementation in a case: medians by name, or {"failed": why}
 Figures = Dict[str, Any]
@@ -107,7 +111,7 @@ def main() -> int:
         if args.output:
             # after each case: what has been measured remains, whatever ends this
             text = json.dumps({"about": about, "cases": cases, "found": found}, indent=1)
-            atomic.write_text(args.output / "gpu.json", text + "\n")
+            files.write_text(args.output / "gpu.json", text + "\n")
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
     for what in dict.fromkeys(case["what"] for case in cases.values()):
         print(f"\n{WHAT[what]}, {'x'.join(map(str, sizes['size']))}, ngf = ndf = {sizes['width']}\n")

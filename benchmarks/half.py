@@ -19,30 +19,33 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from errors import UserError, run_main  # noqa: E402
+from common.errors import UserError, begin_script, run_main
 
-import nnabla as nn  # noqa: E402
-import nnabla.functions as F  # noqa: E402
-import numpy as np  # noqa: E402
-from conftest import ReferenceCase, read_case  # noqa: E402
-from nnabla.function import PythonFunction  # noqa: E402
-from test_parity import read_sample, training_flags  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+begin_script()
 
-import atomic  # noqa: E402
-import context  # noqa: E402
-import cpu_kernels  # noqa: E402
-import layers  # noqa: E402
-import precision  # noqa: E402
-from args import train_args  # noqa: E402
-from command_line import Parser, whole  # noqa: E402
-from graphs import DOMAINS  # noqa: E402
-from instagan import InstaGAN  # noqa: E402
-from processes import ALONE  # noqa: E402
-from report import markdown  # noqa: E402
-from sequence import Batch  # noqa: E402
+import nnabla as nn
+import nnabla.functions as F
+import numpy as np
+from nnabla.function import PythonFunction
+from tqdm import tqdm
+
+from args import train_args
+from backend import (
+    context,
+    kernels,
+    layers,
+    precision,
+)
+from backend.processes import ALONE
+from benchmarks.reference import ReferenceCase, read_case, read_sample, training_flags
+from common import files
+from common.command_line import Parser, whole
+from instagan import InstaGAN
+from metrics.report import markdown
+from models import DOMAINS
+from translation.sequence import Batch
 
 Losses = List[Dict[str, float]]
 CASES = ["one-pass", "two-pass"]
@@ -129,7 +132,7 @@ def main() -> int:
             for kind, names in KINDS.items():
                 rows.append([name, run, kind, *differences(found["float"], found[run], names)])
         written[name] = {run: by_name(losses) for run, losses in found.items()}
-        atomic.write_text(args.output, json.dumps(written) + "\n")
+        files.write_text(args.output, json.dumps(written) + "\n")
     print(markdown(rows))
     return 0
 
@@ -140,7 +143,7 @@ def train(case: ReferenceCase, run: str, args: argparse.Namespace) -> Losses:
     half, on_gpu = run == "half", args.context == "cudnn"
     context.set_context(args.context, type_config="half" if half and on_gpu else "float")
     emulated = half and not on_gpu
-    cpu_kernels.configure("nnabla" if emulated else "auto")
+    kernels.configure("nnabla" if emulated else "auto")
     layers.F = Emulation() if emulated else F
     if emulated:
         # layers are those of half precision, with a loss scale

@@ -15,18 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import run_main  # noqa: E402
+from common.errors import begin_script, run_main
 
-import nnabla as nn  # noqa: E402
+begin_script()
 
-import model_file  # noqa: E402
-from models import NETWORKS, Architecture, create_parameters  # noqa: E402
+import nnabla as nn
+import numpy as np
+from PIL import Image
+
+from models import NETWORKS, Architecture, create_parameters
+from weights import model_file
 
 HEIGHT, WIDTH = 4000, 6000
 CASES = {"no instance": [], "1 instance": [1000], "20 instances": [1000] * 20, "20 as large as the photo": [4000] * 20}

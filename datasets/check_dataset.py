@@ -17,10 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from errors import run_main
+from common.errors import begin_script, run_main
 
-import data_check
-from command_line import Parser, whole
+begin_script()
+
+from common.command_line import Parser, whole
+from data import checks
 
 
 def main() -> int:
@@ -34,13 +36,13 @@ def main() -> int:
     parser.add_argument("--fineSizeH", type=whole(1), default=300, help="as for train.py: smaller pictures are told")
     parser.add_argument("--fineSizeW", type=whole(1), default=200, help="as for train.py")
     args = parser.parse_args()
-    sizes = data_check.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
-    report = data_check.check(args.dataroot, sizes, [args.phase] if args.phase else [])
+    sizes = checks.Sizes((args.loadSizeH, args.loadSizeW), (args.fineSizeH, args.fineSizeW))
+    report = checks.check(args.dataroot, sizes, [args.phase] if args.phase else [])
     if args.json:
         print(json.dumps(asdict(report), indent=1))
     else:
-        print("\n".join([*report.lines(data_check.SEVERITIES), report.summary()]))
-    return 1 if report.of(data_check.ERROR) else 0
+        print("\n".join([*report.lines(checks.SEVERITIES), report.summary()]))
+    return 1 if report.of(checks.ERROR) else 0
 
 
 if __name__ == "__main__":

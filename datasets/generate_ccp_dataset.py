@@ -21,31 +21,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
+
 import numpy as np
 import scipy.io
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from errors import UserError, run_main
-
-from new_folder import new_folder
-from two_domains import (
-    Made,
-    add_categories,
-    add_holdout,
-    add_writing,
-    check_holdout,
-    choose_held_out,
-    count_files,
-    parse,
-    tell,
-)
-
-from command_line import Parser
-from parallel import in_parallel
-from pictures import mask_png
+from common.command_line import Parser
+from common.progress import in_parallel
+from data.pictures import mask_png
+from datasets.arguments import add_categories, add_holdout, add_writing, check_holdout, parse
+from datasets.new_folder import new_folder
+from datasets.two_domains import Made, choose_held_out, count_files, tell
 
 URL = "https://github.com/bearpaw/clothing-co-parsing"
 PHOTOS, PIXEL_LEVEL, IMAGE_LEVEL = Path("photos"), Path("annotations/pixel-level"), Path("annotations/image-level")

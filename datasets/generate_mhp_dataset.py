@@ -26,28 +26,17 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from errors import UserError, run_main
+from common.errors import UserError, begin_script, run_main
 
-from new_folder import new_folder
-from two_domains import (
-    ALL,
-    Limits,
-    Made,
-    add_categories,
-    add_limits,
-    add_writing,
-    count_files,
-    parse,
-    refuse_empty,
-    remove_empty,
-    tell,
-    write_domain,
-)
+begin_script()
 
-from command_line import Parser
-from mask_sources import Instance, MaskSource, read_labels
+from common.command_line import Parser
+from datasets.arguments import add_categories, add_limits, add_writing, parse
+from datasets.new_folder import new_folder
+from datasets.two_domains import ALL, Limits, Made, count_files, refuse_empty, remove_empty, tell, write_domain
+from masks.mask_source import Instance, MaskSource
+from masks.png import read_labels
 
 # a name's place is its label id; 0 is the background
 LABELS = (

@@ -24,56 +24,31 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.errors import UserError, begin_script, run_main
+
+begin_script()
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from common.command_line import Parser, whole
+from data.shapes import SHAPES, shape_mask
+from datasets.new_folder import new_folder
 
-from errors import UserError, run_main
-
-from new_folder import new_folder
-
-from command_line import Parser, whole
-
-# Each says for offsets from the centre, in units of `size`, whether they are inside. y points down.
-SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": lambda x, y: x * x + y * y <= 1,
-    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) <= 1,
-    "triangle": lambda x, y: (2 * np.abs(x) <= y + 1) & (y <= 1),
-    "diamond": lambda x, y: np.abs(x) + np.abs(y) <= 1,
-}
 PHASES, DOMAINS = ("train", "test"), ("A", "B")
 COLOURS = {"A": (225, 35, 35), "B": (40, 60, 235)}
 COLOUR_SPREAD = 20  # of 255: an instance's colour is this far from its domain's, at most
-SAMPLES = 8  # points per pixel and axis that are tested for coverage
 MIN_SIZE = 3.0  # pixels; below it a circle and a square of the same size look alike
 MAX_SIZE = 0.2  # of the picture's shorter side
 MAX_FILL = 0.35  # of the picture's area; squares put down at random get stuck from about 0.5
 GAP = 2.0  # pixels between the squares around two instances, and half of it to the border
 
 Instance = dict  # the keys of the JSON: shape, centre, size, colour
-
-
-def shape_mask(shape: str, centre: tuple[float, float], size: float, height: int, width: int) -> np.ndarray:
-    """Return how much of each pixel a shape covers: (height, width) float32 in [0, 1], in steps of 1/64.
-
-    `shape` is a key of SHAPES; `centre` (x, y) and `size` are in pixels, as in the module docstring. What lies outside
-    the picture is cut off. Raises KeyError for an unknown shape.
-    """
-    inside = SHAPES[shape]
-    coverage = np.zeros((height, width), np.float32)
-    left, right = (int(np.clip(edge, 0, width)) for edge in (centre[0] - size, np.ceil(centre[0] + size)))
-    top, bottom = (int(np.clip(edge, 0, height)) for edge in (centre[1] - size, np.ceil(centre[1] + size)))
-    if left < right and top < bottom:
-        x = (left + (np.arange((right - left) * SAMPLES) + 0.5) / SAMPLES - centre[0]) / size
-        y = (top + (np.arange((bottom - top) * SAMPLES) + 0.5) / SAMPLES - centre[1]) / size
-        points = inside(x[None, :], y[:, None]).reshape(bottom - top, SAMPLES, right - left, SAMPLES)
-        coverage[top:bottom, left:right] = points.mean(axis=(1, 3))
-    return coverage
 
 
 def background(random: np.random.Generator, height: int, width: int) -> np.ndarray:

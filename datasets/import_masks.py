@@ -27,22 +27,21 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from errors import UserError, printable, run_main
+from common.errors import UserError, begin_script, printable, run_main
 
-from new_folder import new_folder
-from two_domains import (
+begin_script()
+
+from common.command_line import Parser
+from data.items import EXTENSIONS, mask_folder_of
+from datasets.arguments import add_holdout, add_limits, add_writing, check_holdout, default_root
+from datasets.new_folder import new_folder
+from datasets.two_domains import (
     ALL,
     Limits,
     Made,
     Outcome,
-    add_holdout,
-    add_limits,
-    add_writing,
-    check_holdout,
     count_files,
-    default_root,
     hold_out,
     refuse_empty,
     refuse_twins,
@@ -50,10 +49,9 @@ from two_domains import (
     tell,
     write_domain,
 )
-
-from command_line import Parser
-from mask_sources import FORMATS, MaskSource, open_source
-from pictures import EXTENSIONS, mask_folder_of
+from masks.formats import FORMATS
+from masks.mask_source import MaskSource
+from masks.sources import open_source
 
 # pictures that can be read, and become PNG
 OTHERS = (".webp", ".bmp", ".gif")

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from errors import UserError
-
-import atomic
+from common import files
+from common.errors import UserError
 
 PART_OF_A_DATA_SET = re.compile(r"\w+[AB](_seg)?(\.json)?")
 
@@ -37,7 +33,7 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     part = _sibling(final, "part")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        with atomic.locked(part, f"another run is writing {part}; wait for it or choose another --save_root"):
+        with files.locked(part, f"another run is writing {part}; wait for it or choose another --save_root"):
             try:
                 _recover(final)
                 _check_free(final, target, overwrite)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -14,14 +12,11 @@ from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from errors import UserError, printable
-
-import pictures
-from command_line import Parser, real, whole
-from mask_sources import Instance, MaskSource
-from parallel import in_parallel
+from common.errors import UserError, printable
+from common.progress import in_parallel
+from data import pictures
+from data.items import EXTENSIONS, is_text
+from masks.mask_source import Instance, MaskSource
 
 TOLD = 5  # pictures that cannot be used, of each domain, that are named
 
@@ -121,14 +116,14 @@ def _masks_of(target: Path) -> Path:
 
 
 def _write_picture(image: Path, source: MaskSource, category: str | None, target: Path, limits: Limits) -> Outcome:
-    if not pictures.is_text(image.name):
+    if not is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
     found = source.instances(image, pictures.size_of(image))
     masks, small, beyond = encoded((i for i in found if category is None or i.category == category), limits)
     if masks:
         # decoded even where it is copied: one that is cut short is found here, and not in training
         pictures.open_picture(image)
-        if image.suffix.lower() in pictures.EXTENSIONS:
+        if image.suffix.lower() in EXTENSIONS:
             (target / image.name).write_bytes(image.read_bytes())
         else:
             pictures.write_png(target / f"{image.stem}.png", pictures.read_picture(image))
@@ -178,12 +173,6 @@ def count_files(folder: Path) -> Dict[str, int]:
     return {entry.name: sum(1 for _ in entry.iterdir()) for entry in sorted(folder.iterdir())}
 
 
-def check_holdout(holdout: float) -> None:
-    """Raise UserError unless `holdout` is a share that leaves something to train on."""
-    if not 0 <= holdout < 1:
-        raise UserError(f"--holdout {holdout} is not a share; give a number from 0 up to, not including, 1")
-
-
 def hold_out(folder: Path, holdout: float, seed: int) -> None:
     """Move the pictures that `choose_held_out` chooses, and their masks, from trainA and trainB to testA and testB."""
     trains = {domain: folder / f"train{domain}" for domain in "AB"}
@@ -222,58 +211,6 @@ def share_of(total: int, holdout: float) -> int:
     if holdout == 0 or total < 2:
         return 0
     return min(max(int(holdout * total + 0.5), 1), total - 1)
-
-
-def add_limits(parser: Parser, min_area: float) -> None:
-    """Give a command line the arguments of `Limits`."""
-    add = parser.add_argument
-    add(
-        "--min-area",
-        type=real(1),
-        default=min_area,
-        help="leave out instances that cover less than this share of their picture (0.001: a thousandth of its pixels)",
-    )
-    add("--max-instances", type=whole(1), help="keep only so many instances of a picture, the largest (default: all)")
-
-
-def add_holdout(parser: Parser) -> None:
-    """Give a command line the arguments of `hold_out`."""
-    add = parser.add_argument
-    add("--holdout", type=float, default=0.1, help="share of the pictures with masks kept for test; 0 keeps none")
-    add("--seed", type=int, default=0, help="decides which pictures are held out; the same seed, the same split")
-
-
-def add_writing(parser: Parser) -> None:
-    """Give a command line the arguments about how a data set is written."""
-    add = parser.add_argument
-    add("--workers", type=whole(1, 64), help="pictures worked on at a time (default: one for each core, at most 8)")
-    add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
-
-
-def add_categories(parser: Parser, cat1: str, cat2: str, ending: str, known: str) -> None:
-    """Give a command line the categories of both domains, of which `known` tells, and where the data set goes."""
-    add = parser.add_argument
-    add(
-        "--save_root",
-        default=argparse.SUPPRESS,
-        help="the folder to make, for train.py --dataroot (default: from the categories, "
-        f"{default_root(cat1, cat2, ending)})",
-    )
-    add("--cat1", default=cat1, help=f"what domain A shows; {known}")
-    add("--cat2", default=cat2, help="what domain B shows; pictures that show both go into both domains")
-
-
-def parse(parser: Parser, ending: str) -> argparse.Namespace:
-    """Read a command line with `add_categories`; --save_root follows from the categories where it is not given."""
-    arguments = parser.parse_args()
-    if not hasattr(arguments, "save_root"):
-        arguments.save_root = default_root(arguments.cat1, arguments.cat2, ending)
-    return arguments
-
-
-def default_root(first: str, second: str, ending: str) -> str:
-    """Where a data set of these categories goes: datasets/jeans2skirt_ccp, say."""
-    return "datasets/" + re.sub(r"[^\w-]+", "_", f"{first}2{second}{ending}")
 
 
 def tell(save_root: str | Path, first: str, second: str, made: Made) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import compare_evaluations
-import report
-from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
+from metrics import report
+from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 
 
 @pytest.fixture()

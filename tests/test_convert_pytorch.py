@@ -18,17 +18,19 @@ import sys
 import tracemalloc
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
-
-from errors import UserError, run_main
 
 import h5py
 import nnabla as nn
 import numpy as np
 import pytest
-from damage import EDITS, edited
 from hypothesis import HealthCheck, given, settings
-from pth_files import (
+
+import convert_pytorch
+import models
+from common.errors import UserError, run_main
+from tests.helpers import ROOT
+from tests.helpers.damage import EDITS, edited
+from tests.helpers.pth_files import (
     FORMATS,
     KINDS,
     MAGIC,
@@ -45,14 +47,10 @@ from pth_files import (
     write_arrays,
     write_pth,
 )
+from weights import model_file
+from weights.pth_reader import read_state_dict
 
-import convert_pytorch
-import model_file
-import models
-from pth_reader import read_state_dict
-
-ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "tests" / "data" / "reference"
+REFERENCE = ROOT / "tests" / "fixtures" / "reference"
 REFERENCE_FILES = sorted(REFERENCE.glob("*/checkpoint/*.pth"))
 
 

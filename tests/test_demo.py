@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import shlex
 
-from errors import UserError
-
 import pytest
 
 import demo
+from common.errors import UserError
 
 
 def test_an_earlier_demo_is_replaced(tmp_path):

@@ -13,19 +13,16 @@ import numpy as np
 import pytest
 from nnabla.utils.save import save
 
-import classifier
-import cpu_kernels
 import evaluate
-import inception
-import metrics
-import model_file
-import pictures
-import report
-import shape_truth
-from evaluate import Case, Judge
+from backend import kernels
+from data import instances, pictures
+from data.items import find_items
+from metrics import classifier, evaluator, inception, report, scores, shape_truth
+from metrics.evaluator import Case, Judge
+from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
+from metrics.shape_truth import Target
 from models import NETWORKS, Architecture, create_parameters
-from report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
-from shape_truth import Target
+from weights import model_file
 
 RED, BLUE = np.array([225, 35, 35]), np.array([40, 60, 235])
 SQUARE = Target("square", BLUE)
@@ -54,35 +51,35 @@ def case(y_masks, b, colour=BLUE, spared=()):
 
 def test_a_perfect_translation():
     squares = masks_of("square")
-    found = evaluate.measure_shapes(case(squares, squares), INSTANCES, SQUARE)
+    found = evaluator.measure_shapes(case(squares, squares), INSTANCES, SQUARE)
     assert found["mask_iou"] == found["mask_shape"] == found["picture_iou"] == found["picture_shape"] == [1, 1]
     assert found["colour_error"] == [0, 0]
-    changes = evaluate.measure_changes(case(squares, squares))
-    assert changes["background_psnr"] == [metrics.IDENTICAL_PSNR] and changes["agreement"] == [1]
+    changes = evaluator.measure_changes(case(squares, squares))
+    assert changes["background_psnr"] == [scores.IDENTICAL_PSNR] and changes["agreement"] == [1]
     assert changes["collapsed"] == [0, 0]
     assert changes["area_ratio"] == pytest.approx([4 / np.pi] * 2, rel=0.05)
 
 
 def test_right_masks_over_a_wrong_picture_are_told_apart():
     """Masks are squares, but the picture shows circles, in the right colour."""
-    found = evaluate.measure_shapes(case(masks_of("circle"), masks_of("square")), INSTANCES, SQUARE)
+    found = evaluator.measure_shapes(case(masks_of("circle"), masks_of("square")), INSTANCES, SQUARE)
     assert found["mask_iou"] == [1, 1] and found["mask_shape"] == [1, 1]
     assert found["picture_shape"] == [0, 0] and found["picture_iou"] == pytest.approx([np.pi / 4] * 2, abs=0.04)
 
 
 def test_the_right_shape_in_the_wrong_colour():
     squares = masks_of("square")
-    found = evaluate.measure_shapes(case(squares, squares, BLUE + [15, -30, 0]), INSTANCES, SQUARE)
+    found = evaluator.measure_shapes(case(squares, squares, BLUE + [15, -30, 0]), INSTANCES, SQUARE)
     assert found["colour_error"] == [15, 15]
-    found = evaluate.measure_shapes(case(squares, squares, RED), INSTANCES, SQUARE)
+    found = evaluator.measure_shapes(case(squares, squares, RED), INSTANCES, SQUARE)
     assert found["picture_iou"] == [0, 0] and found["picture_shape"] == [0, 0]
 
 
 def test_vanished_instances():
     nothing = np.zeros((2, *SIZE), bool)
-    changes = evaluate.measure_changes(case(nothing, nothing))
+    changes = evaluator.measure_changes(case(nothing, nothing))
     assert changes["collapsed"] == [1, 1] and changes["area_ratio"] == [0, 0]
-    found = evaluate.measure_shapes(case(nothing, nothing), INSTANCES, SQUARE)
+    found = evaluator.measure_shapes(case(nothing, nothing), INSTANCES, SQUARE)
     assert found["mask_iou"] == [0, 0] and found["mask_shape"] == [0, 0]
 
 
@@ -92,17 +89,17 @@ def test_instances_left_alone_are_no_background():
     corner[50:60, 4:14] = True
     one = case(squares, squares, spared=[corner])
     one.y[corner] = 255 - one.x[corner]
-    assert evaluate.measure_changes(one)["background_psnr"] == [metrics.IDENTICAL_PSNR]
+    assert evaluator.measure_changes(one)["background_psnr"] == [scores.IDENTICAL_PSNR]
     two = case(squares, squares)
     two.y[corner] = 255
-    assert evaluate.measure_changes(two)["background_psnr"][0] < 40
+    assert evaluator.measure_changes(two)["background_psnr"][0] < 40
 
 
 def test_a_picture_without_background_has_no_psnr():
     everything = np.ones((1, *SIZE), bool)
     x, y = painted(everything, RED), painted(everything, BLUE)
     one = Case("0", x, everything, y, everything, everything[:0], None, SIZE)
-    found = evaluate.measure_changes(one)
+    found = evaluator.measure_changes(one)
     assert found["background_psnr"] == [] and found["background_ssim"] == []
 
 
@@ -184,7 +181,7 @@ def test_best_median_and_worst_are_by_rank():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Circles and squares, 32x32, one or two in a picture; one test picture whose only mask is empty."""
-    from generate_shapes_dataset import generate
+    from datasets.generate_shapes_dataset import generate
 
     root = tmp_path_factory.mktemp("evaluate") / "data"
     generate(root, height=32, width=32, train=12, test=5, max_instances=2)
@@ -248,16 +245,18 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     untouched, translated, real = (found["directions"]["AtoB"]["summary"][c] for c in report.COLUMNS)
 
     # the untouched input, from the data alone
-    items = [item for item in pictures.find_items(data, "test", "A") if item.name != "empty"]
+    items = [item for item in find_items(data, "test", "A") if item.name != "empty"]
     truth = shape_truth.read_instances(data, "test", "A")
     ious = [
-        metrics.iou(pictures.read_mask(path), shape_truth.ideal_mask("square", truth[item.name][n], (32, 32), (32, 32)))
+        instances.iou(
+            pictures.read_mask(path), shape_truth.ideal_mask("square", truth[item.name][n], (32, 32), (32, 32))
+        )
         for item in items
         for n, path in item.masks.items()
     ]
     assert untouched["mask_iou"]["mean"] == pytest.approx(np.mean(ious))
     assert untouched["mask_iou"]["values"] == len(ious)
-    assert untouched["background_psnr"]["mean"] == metrics.IDENTICAL_PSNR
+    assert untouched["background_psnr"]["mean"] == scores.IDENTICAL_PSNR
     assert untouched["area_ratio"]["mean"] == 1 and untouched["agreement"]["mean"] == 0
     # real squares are squares, and are no translation of anything
     assert real["mask_iou"]["mean"] == real["mask_shape"]["mean"] == 1 and real["picture_iou"]["mean"] > 0.85
@@ -272,7 +271,7 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
         x, y = (pictures.read_picture(p) for p in (item.image, other / "images" / f"{item.name}.png"))
         a = pictures.read_masks(list(item.masks.values()), (32, 32))
         b = pictures.read_masks([other / "masks" / f"{item.name}_{n}.png" for n in item.masks], (32, 32))
-        psnr += [metrics.psnr(x, y, metrics.background(a, b))]
+        psnr += [scores.psnr(x, y, scores.background(a, b))]
         ratios += (b.sum(axis=(1, 2)) / a.sum(axis=(1, 2))).tolist()
     assert translated["background_psnr"]["mean"] == pytest.approx(np.mean([v for v in psnr if v is not None]), abs=1e-3)
     assert translated["area_ratio"]["mean"] == pytest.approx(np.mean(ratios), abs=0.02)
@@ -283,9 +282,9 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
         shown = [pictures.read_picture(p, (299, 299))[:298, :298].mean(axis=(0, 1)) for p in paths]
         return np.array(shown)
 
-    expected = metrics.frechet_distance(features("testB"), features("trainB"))
+    expected = scores.frechet_distance(features("testB"), features("trainB"))
     assert real["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
-    expected = metrics.frechet_distance(features("testA"), features("trainB"))
+    expected = scores.frechet_distance(features("testA"), features("trainB"))
     assert untouched["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
 
 
@@ -358,7 +357,7 @@ def test_a_model_without_masks_is_not_measured_by_them(run, model, tmp_path):
     model_file.save_model(tmp_path / "cyclegan.h5", parameters, {**config, "ins_per": 0})
     assert run("--direction", "AtoB", "--model", tmp_path / "cyclegan.h5")[0] == 0
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
-    of_masks = set(evaluate.OF_MASKS)
+    of_masks = set(evaluator.OF_MASKS)
     assert not of_masks & set(summary[TRANSLATED]) and of_masks <= set(summary[NO_TRANSLATION])
     assert summary[TRANSLATED]["background_psnr"]["mean"] < 60 and "picture_iou" in summary[TRANSLATED]
 
@@ -419,7 +418,7 @@ def test_without_weights_fid_is_left_out_with_a_word(monkeypatch, run, tmp_path)
 
 @pytest.mark.parametrize("accuracy, warned", [(0.89, True), (0.91, False), (float("nan"), True)])
 def test_a_classifier_that_is_often_wrong_is_warned_of(accuracy, warned):
-    shared = evaluate.Evaluator.__new__(evaluate.Evaluator)
+    shared = evaluator.Evaluator.__new__(evaluator.Evaluator)
     shared.args = type("A", (), {"phase": "test"})()
     shared.of_pictures, shared.of_instances = (type("C", (), {"accuracy": a})() for a in (1.0, accuracy))
     notes = shared.notes()
@@ -441,4 +440,4 @@ def test_other_data_have_no_shape_metrics(run, data, tmp_path):
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(clean_nnabla):
-    cpu_kernels.configure("auto")
+    kernels.configure("auto")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hostile and damaged files: each is read rightly or refused in one line, runs nothing, and takes little memory.
 
-tests/fuzz_pth_reader.py is run for some seconds here; by hand it runs as long as one likes. Hostile .pth files are in
-tests/test_convert_pytorch.py.
+tests/helpers/fuzz_pth_reader.py is run for some seconds here; by hand it runs as long as one likes. Hostile .pth
+files are in tests/test_convert_pytorch.py.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from errors import UserError
-
 import h5py
 import nnabla as nn
 import numpy as np
 import pytest
-from damage import EDITS, edited
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-import checkpoint
-import model_file
 import models
-import pictures
 from args import train_args
+from common.errors import UserError
+from data import pictures
+from tests.helpers.damage import EDITS, edited
+from training import checkpoint
+from weights import model_file
 
-FUZZER = Path(__file__).with_name("fuzz_pth_reader.py")
+FUZZER = "tests.helpers.fuzz_pth_reader"
 MOST_MB = 100
 
 
@@ -98,7 +97,7 @@ def test_the_measure_of_memory_works(tmp_path):
 
 @pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris has no wheel for this system")
 def test_fuzzing_of_the_pth_reader_finds_nothing(tmp_path):
-    command = [sys.executable, FUZZER, "-max_total_time=8", "-seed=1", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, "-m", FUZZER, "-max_total_time=8", "-seed=1", f"-artifact_prefix={tmp_path}/"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     runs = int(done.stderr.rsplit("Done ", 1)[1].split()[0])

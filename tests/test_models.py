@@ -7,12 +7,12 @@ import nnabla as nn
 import numpy as np
 import pytest
 
-import layers
 import models
+from backend import layers
 from models import FROZEN, INFERENCE, NETWORKS, TRAIN, Architecture, create_parameters, discriminator, generator
 
 TINY = Architecture(ngf=3, ndf=3, n_blocks=1)
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = pytest.mark.usefixtures("on_backend")
 
 # D's smallest size is 24
 SIZE = (24, 28)

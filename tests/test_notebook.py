@@ -9,13 +9,13 @@ from urllib.parse import unquote
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
-from test_gallery import Page
 
 import demo
+from tests.helpers import ROOT
+from tests.helpers.page import Page
 
 
 @pytest.fixture()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import instances
-import pictures
 from args import train_args
-from data_source import Sample
+from backend.processes import ALONE
+from benchmarks.reference import read_sample, training_flags
+from data import instances
 from instagan import InstaGAN
 from models import (
     GENERATORS,
@@ -22,11 +22,10 @@ from models import (
     generator,
     number_of_parameters,
 )
-from processes import ALONE
-from sequence import Batch
-from translator import Translator
+from translation.sequence import Batch
+from translation.translator import Translator
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = pytest.mark.usefixtures("on_backend")
 
 # the domain that is made -> the direction that makes it; the domain that is judged -> its discriminator
 DIRECTIONS = {"B": "AtoB", "A": "BtoA"}
@@ -47,41 +46,21 @@ def stacked(array):
     return inputs
 
 
-def read_sample(case, phase, letter):
-    """A picture of the case with its instances in the order to work on them."""
-    item = pictures.find_items(case.folder / "data", phase, letter)[0]
-    picture = pictures.to_network(pictures.read_picture(item.image))
-    masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), case.size))
-    order = instances.select(masks, case.settings["ins_max"], "decreasing", np.random.default_rng(0))
-    return Sample(item.name, picture, masks[order])
-
-
-def training_flags(case):
-    """The flags of train.py with which the case's losses were made."""
-    (height, width), s = case.size, case.settings
-    flags = ["--loadSizeH", height, "--loadSizeW", width, "--fineSizeH", height, "--fineSizeW", width, "--no-flip"]
-    flags += ["--ngf", s["ngf"], "--ndf", s["ndf"], "--ins-max", s["ins_max"], "--ins-per", s["ins_per"]]
-    flags += ["--learning-rate_G", s["lr"], "--learning-rate_D", s["lr"], "--beta1", s["beta1"]]
-    for name, weight in zip(("cyc", "idt", "ctx"), s["lambda"]):
-        flags += [f"--lambda-{name}", weight]
-    return list(map(str, flags))
-
-
-def where(kernels):
+def where(on_backend):
     """The flags of a script that is to compute as the test does."""
-    if "cudnn" in kernels:
+    if "cudnn" in on_backend:
         return ["--context", "cudnn"]
-    return ["--context", "cpu", "--cpu-kernels", "onednn" if "oneDNN" in kernels else "nnabla"]
+    return ["--context", "cpu", "--cpu-kernels", "onednn" if "oneDNN" in on_backend else "nnabla"]
 
 
-def assert_losses(case, step, losses, kernels):
+def assert_losses(case, step, losses, on_backend):
     """The first step within 1e-4, the later ones, which come after updates of float32 weights, within 1 %.
 
     Later losses hang on single decisions of ReLUs near zero, which rounding makes (one moves a gradient by 0.4 %, and
     Adam's first steps take its sign). So the same steps in float64 end 2 % away from the authors' float32 in two-pass
     (in one-pass 5e-6). On AVX2 one such decision, in a mask encoder, falls otherwise: two-pass is 9 % off by the end.
     """
-    later = 1e-1 if "AVX2" in kernels else 1e-2
+    later = 1e-1 if "AVX2" in on_backend else 1e-2
     want = case.mean_losses(step)
     assert set(want) == TEN
     assert set(losses) == TEN
@@ -125,14 +104,14 @@ def test_sequential_translation(reference_case, made):
     np.testing.assert_allclose(instances.union(masks), want_union, rtol=0, atol=1e-4)
 
 
-def test_losses_of_the_training_steps(reference_case, kernels):
+def test_losses_of_the_training_steps(reference_case, on_backend):
     model = InstaGAN(train_args("", training_flags(reference_case)))
     reference_case.set_parameters()
     letters, ins_per = {"x": "A", "y": "B"}, reference_case.settings["ins_per"]
     batches = {d: Batch.of([read_sample(reference_case, "train", letter)], ins_per) for d, letter in letters.items()}
     assert len(reference_case.steps) == 3
     for step in range(3):
-        assert_losses(reference_case, step, model.step(batches).read(ALONE), kernels)
+        assert_losses(reference_case, step, model.step(batches).read(ALONE), on_backend)
 
 
 def test_parameter_counts_at_full_width():
@@ -156,12 +135,12 @@ def converted(reference_case, run_script, tmp_path_factory):
 
 
 @pytest.mark.parametrize("made", ["A", "B"])
-def test_translate_from_the_command_line(reference_case, converted, run_script, tmp_path, made, kernels):
+def test_translate_from_the_command_line(reference_case, converted, run_script, tmp_path, made, on_backend):
     (height, width), settings = reference_case.size, reference_case.settings
     done = run_script(
         *("translate.py", "--model", converted, "--dataroot", reference_case.folder / "data", "--phase", "val"),
         *("--direction", DIRECTIONS[made], "--ins-per", settings["ins_per"], "--ins-max", settings["ins_max"]),
-        *("--fineSizeH", height, "--fineSizeW", width, *where(kernels), "--output", tmp_path / "out"),
+        *("--fineSizeH", height, "--fineSizeW", width, *where(on_backend), "--output", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     got = np.asarray(Image.open(tmp_path / "out" / "images" / "0001.png"), float)
@@ -176,9 +155,9 @@ def test_translate_from_the_command_line(reference_case, converted, run_script, 
     np.testing.assert_allclose(np.clip(sum(masks), 0, 1), want_union, rtol=0, atol=0.52 / 255 * len(masks))
 
 
-def test_train_from_the_command_line(reference_case, converted, run_script, tmp_path, kernels):
+def test_train_from_the_command_line(reference_case, converted, run_script, tmp_path, on_backend):
     done = run_script(
-        *("train.py", "--dataroot", reference_case.folder / "data", "--pretrained", converted, *where(kernels)),
+        *("train.py", "--dataroot", reference_case.folder / "data", "--pretrained", converted, *where(on_backend)),
         *("--max-iter", 3, "--log-step", 1, "--monitor-path", tmp_path / "run"),
         *training_flags(reference_case),
     )
@@ -187,4 +166,4 @@ def test_train_from_the_command_line(reference_case, converted, run_script, tmp_
     series = {path.name.split(".")[0]: np.loadtxt(path, ndmin=2) for path in files}
     for step in range(3):
         assert all(rows[step, 0] == step and len(rows) == 3 for rows in series.values())
-        assert_losses(reference_case, step, {name: rows[step, 1] for name, rows in series.items()}, kernels)
+        assert_losses(reference_case, step, {name: rows[step, 1] for name, rows in series.items()}, on_backend)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_datasets_generators import tree  # noqa: F401  (a small CCP in its own layout)
 
-import model_file
-import pictures
+from data import pictures
+from data.items import find_items
 from models import NETWORKS, Architecture, create_parameters
+from weights import model_file
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CCP, COCO, MHP = (SHARED / name for name in ("clothing-co-parsing", "shp2gir_coco", "pants2skirt_mhp"))
@@ -47,7 +47,7 @@ def generate_train_translate(run_script, ccp, tmp_path):
         out = tmp_path / direction
         command = ["--model", run, "--dataroot", data, "--direction", direction, "--output", out, "-c", "cpu"]
         said = succeed(run_script("translate.py", *command))
-        items = pictures.find_items(data, "test", direction[0])
+        items = find_items(data, "test", direction[0])
         assert f"{len(items)} of {len(items)}" in said
         check_results(out, items, SIZE)
     return data, run
@@ -69,7 +69,7 @@ def check_results(out, items, size):
     assert all(item.name in (out / "index.html").read_text("utf-8") for item in items)
 
 
-def test_a_tiny_ccp_from_the_data_set_to_pictures(run_script, tree, tmp_path):  # noqa: F811
+def test_a_tiny_ccp_from_the_data_set_to_pictures(run_script, tree, tmp_path):
     generate_train_translate(run_script, tree, tmp_path)
 
 
@@ -77,12 +77,12 @@ def test_a_tiny_ccp_from_the_data_set_to_pictures(run_script, tree, tmp_path):  
 def test_ccp_from_the_data_set_to_pictures(run_script, tmp_path):
     data, run = generate_train_translate(run_script, CCP, tmp_path)
     for domain in "AB":
-        assert len(pictures.find_items(data, "train", domain)) > len(pictures.find_items(data, "test", domain)) > 0
+        assert len(find_items(data, "train", domain)) > len(find_items(data, "test", domain)) > 0
     # pictures of which only the categories are known have no masks: they come back as they are
     if (data / "valA").is_dir():
         command = ["--model", run, "--dataroot", data, "--phase", "val", "--output", tmp_path / "val", "-c", "cpu"]
         said = succeed(run_script("translate.py", *command))
-        items = pictures.find_items(data, "val", "A")
+        items = find_items(data, "val", "A")
         assert said.count("no instance") == len(items) > 0
         np.testing.assert_array_equal(
             np.asarray(Image.open(tmp_path / "val" / "images" / f"{items[0].name}.png")),
@@ -111,7 +111,7 @@ def model(tmp_path):
 )
 def test_the_authors_samples(run_script, model, tmp_path, root, most, direction):
     """Phase `sample`; up to eight masks in a picture (COCO), masks saved in colour (MHP)."""
-    items = pictures.find_items(root, "sample", direction[0])
+    items = find_items(root, "sample", direction[0])
     assert max(len(item.masks) for item in items) == most[direction[0]]
     assert root != MHP or all(Image.open(p).mode == "RGB" for item in items for p in item.masks.values())
     command = ["--model", model, "--dataroot", root, "--phase", "sample", "--direction", direction]

@@ -11,25 +11,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import errors
-
 import h5py
 import nnabla as nn
 import numpy as np
 import pytest
 
-import cpu_kernels
-import data_check
-import pictures
-import predicted_masks
 import segment
-import segmenter_training
-from metrics import iou
-from segmenter import Segmenter, Settings, label_instances
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "datasets"))
-
-import generate_shapes_dataset
+from backend import kernels
+from common import errors
+from data import checks, pictures
+from data.instances import iou
+from data.items import find_items
+from datasets import generate_shapes_dataset
+from masks import predicted_masks, segmenter_training
+from masks.segmenter import Segmenter, Settings, label_instances, load
 
 SMALL = Settings((32, 48), (False, False))
 NARROW = (16, 32, 32)
@@ -81,10 +76,10 @@ def test_both_kernels_agree_in_results_and_gradients():
     rng = np.random.default_rng(0)
     x, truth = rng.uniform(-1, 1, (2, 3, *SMALL.size)), rng.integers(0, 2, (2, 2, *SMALL.size))
     results = []
-    for kernels in ("nnabla", "onednn"):
+    for choice in ("nnabla", "onednn"):
         nn.clear_parameters()
         try:
-            cpu_kernels.configure(kernels)
+            kernels.configure(choice)
         except errors.UserError as error:
             pytest.skip(str(error))
         variable, logits = Segmenter(SMALL, NARROW, seed=3).graph(2)
@@ -184,13 +179,13 @@ def test_it_learns_and_says_how_well(trained):
 
 
 def test_a_model_reads_back_as_it_was(trained, data, tmp_path):
-    cpu_kernels.configure("auto")
+    kernels.configure("auto")
     picture = pictures.read_picture(next((data / "testA").iterdir()))
-    first = segment.load(trained)
+    first = load(trained)
     expected = first.probability(picture)
     first.save(tmp_path / "again.h5", {})
     nn.clear_parameters()
-    np.testing.assert_array_equal(segment.load(tmp_path / "again.h5").probability(picture), expected)
+    np.testing.assert_array_equal(load(tmp_path / "again.h5").probability(picture), expected)
 
 
 def make_domain(root, phase, domain, names, colours):
@@ -234,11 +229,11 @@ def test_prediction_finds_the_shapes_and_goes_on_where_it_was(trained, val, run_
     code, out, _ = run_main(segment, *arguments)
     assert code == 0 and "0 had masks" in out
     for domain in "AB":
-        for item in pictures.find_items(val, "test", domain):
+        for item in find_items(val, "test", domain):
             truth = pictures.read_masks(list(item.masks.values()), (48, 48)).any(axis=0)
             found = [pictures.read_mask(p) for p in (val / f"val{domain}_seg").glob(f"{item.name}_*.png")]
             assert iou(np.any(found, axis=0), truth) > 0.4
-    findings = data_check.check(val, data_check.Sizes((48, 48), (48, 48)), ["val"]).findings
+    findings = checks.check(val, checks.Sizes((48, 48), (48, 48)), ["val"]).findings
     assert not [finding for finding in findings if finding.kind in ("other-file", "wrong-mask-name", "numbering-gap")]
     before = content(val / "valA_seg")
     # as a killed run leaves them: the first mask is written last; and a half-written file
@@ -252,7 +247,7 @@ def test_prediction_finds_the_shapes_and_goes_on_where_it_was(trained, val, run_
 
 def test_masks_of_others_are_never_touched(trained, val, run_main):
     folder = val / "valA_seg"
-    first, second, third, fourth = (item.name for item in pictures.find_items(val, "val", "A"))
+    first, second, third, fourth = (item.name for item in find_items(val, "val", "A"))
     own, edited = np.full((48, 48), 255, np.uint8), np.eye(48, dtype=np.uint8) * 255
     pictures.write_png(folder / f"{first}_1.png", own)
     arguments = ["predict", "--model", trained, "--dataroot", val, "--phase", "val", "--domain", "A"]
@@ -359,7 +354,7 @@ def test_ctrl_c_ends_the_training_with_a_model(data, tmp_path, run_main, monkeyp
     steps = json.loads((tmp_path / "m.json").read_text())["steps"]
     assert code == 130 and 3 <= steps < 1000 and f"{steps} of 100000 steps" in out
     nn.clear_parameters()
-    segment.load(tmp_path / "m.h5")
+    load(tmp_path / "m.h5")
     assert "--overwrite" in run_main(segment, *arguments)[2]
 
 

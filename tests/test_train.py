@@ -9,29 +9,26 @@ import shutil
 import sys
 from pathlib import Path
 
-import errors
-
 import h5py
 import nnabla as nn
 import numpy as np
 import pytest
 from PIL import Image
 
-import cpu_kernels
-import model_file
-import pictures
 import train
 from args import train_args
-from data_source import Sample
-from instagan import InstaGAN, Shown, StepLosses
+from backend import kernels
+from backend.processes import ALONE
+from common import errors
+from data import pictures
+from data.items import find_items
+from data.loader import Sample
+from datasets import generate_shapes_dataset as shapes
+from instagan import InstaGAN, Shown
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
-from processes import ALONE
-from sequence import Batch, SequentialTranslation
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "datasets"))
-
-import generate_shapes_dataset as shapes  # noqa: E402
+from training.step_losses import StepLosses
+from translation.sequence import Batch, SequentialTranslation
+from weights import model_file
 
 KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
 SERIES = [f"{kind}_loss_{domain}" for kind in KINDS for domain in "xy"]
@@ -47,7 +44,7 @@ FULL = f"--max-epoch {EPOCHS} --lr-decay-start-epoch 1 --log-step 1 --save-inter
 @pytest.fixture(autouse=True)
 def on_the_cpu(clean_nnabla):
     """Graphs made here are computed as the scripts do it."""
-    cpu_kernels.configure("auto")
+    kernels.configure("auto")
 
 
 @pytest.fixture(scope="module")
@@ -604,7 +601,7 @@ def test_a_domain_without_instances_left_contributes_nothing(make_model, in_x, i
 
 def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_same():
     """With layers large enough that the two really run at the same time."""
-    if not cpu_kernels.active():
+    if not kernels.active():
         pytest.skip("oneDNN's kernels do not work here")
     random = np.random.default_rng(0)
     size = "--loadSizeH 48 --loadSizeW 64 --fineSizeH 48 --fineSizeW 64 --ngf 32 --ndf 32 --n-blocks 1".split()
@@ -613,7 +610,7 @@ def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_sam
     shown = [random.uniform(-1, 1, (3, 48, 64)).astype(np.float32) for _ in "xy"]
     batches = {"x": [Sample("x", shown[0], masks)], "y": [Sample("y", shown[1], masks[:2])]}
     found = []
-    for way in (cpu_kernels.in_turn, cpu_kernels.side_by_side, cpu_kernels.side_by_side):
+    for way in (kernels.in_turn, kernels.side_by_side, kernels.side_by_side):
         nn.clear_parameters()
         model = InstaGAN(train_args("", size))
         model.side_by_side = way
@@ -753,7 +750,7 @@ def test_a_run_without_masks_translates_whole_pictures(start, data, run_script, 
     assert series(folder)["context_preserving_loss_x"] == b""
     done = run_script("translate.py", "--model", folder, "--dataroot", data, "--output", out, "-c", "cpu")
     assert done.returncode == 0 and "trained without masks" in done.stdout and "left alone" not in done.stdout
-    for item in pictures.find_items(data, "test", "A"):
+    for item in find_items(data, "test", "A"):
         before = pictures.read_picture(item.image, (HEIGHT, WIDTH))
         assert not np.array_equal(pictures.read_picture(out / "images" / f"{item.name}.png"), before)
     assert not (out / "masks").exists()

@@ -8,22 +8,23 @@ import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-import annotation_files
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
-import atomic
-import cpu_kernels
-import model_file
 import models
-import pictures
 import segment
-import segmenter
 import translate
+from backend import kernels
+from common import files
+from data import pictures
+from masks import segmenter
 from models import GENERATORS, NETWORKS, Architecture, create_parameters
-from translator import Translator
+from tests.helpers import annotation_files
+from translation.drawing import instance_colour, outline_masks
+from translation.translator import Translator
+from weights import model_file
 
 ARCH = Architecture(ngf=4, ndf=2, n_blocks=1)
 HEIGHT, WIDTH = 16, 20
@@ -33,7 +34,7 @@ MORE = dict(fineSizeH=HEIGHT, fineSizeW=WIDTH, ins_per=2, ins_max=4, set_order="
 @pytest.fixture(autouse=True)
 def on_the_cpu(clean_nnabla):
     """Graphs made here are computed as the scripts do it."""
-    cpu_kernels.configure("auto")
+    kernels.configure("auto")
 
 
 @pytest.fixture(scope="module")
@@ -352,10 +353,10 @@ def test_what_is_left_as_it_is_has_a_colour_on_the_page_too(done, data, tmp_path
     done("--dataroot", data, "--select", "5")
     record = json.loads((tmp_path / "out" / "translations.json").read_text())["first"]["files"]
     assert [link[0] for link in record] == ["0, left as it is", "2, left as it is", "mask 5"]
-    colours = [f"#{bytes(pictures.instance_colour(rank)).hex()}" for rank in range(3)]
+    colours = [f"#{bytes(instance_colour(rank)).hex()}" for rank in range(3)]
     assert [link[2] for link in record] == colours
     masks = np.stack([SMALL, LARGE, MIDDLE]) > 0
-    np.testing.assert_array_equal(image(tmp_path / "out" / "page" / "before_first.png"), pictures.outline_masks(masks))
+    np.testing.assert_array_equal(image(tmp_path / "out" / "page" / "before_first.png"), outline_masks(masks))
 
 
 @pytest.mark.parametrize(("space", "kept"), [("RGB ", True), ("CMYK", False)])
@@ -604,7 +605,7 @@ def test_more_instances_cost_no_larger_graph(monkeypatch, model, ins_per):
         built.append((x.shape[0], a.shape[0]))
         return original(x, a, *more)
 
-    monkeypatch.setattr("translator.generator", noting)
+    monkeypatch.setattr("translation.translator.generator", noting)
     boxes = [mask(2 * i, 2 * i, 2 * i + 2, 2 * i + 3) for i in range(8)]
     translator = Translator("gen_x2y", ARCH, ins_per)
     x = pictures.to_network(picture(1))
@@ -676,7 +677,7 @@ def test_an_input_is_never_overwritten(translated, data, tmp_path, flag):
 
 def test_two_translations_into_one_folder_cannot_be(translated, data, tmp_path):
     (tmp_path / "out").mkdir()
-    with atomic.locked(tmp_path / "out", "busy"):
+    with files.locked(tmp_path / "out", "busy"):
         code, _, err = translated("--dataroot", data)
     assert code == 2 and "another translation" in err and not list((tmp_path / "out").iterdir())
 
@@ -755,7 +756,7 @@ def test_the_page_shows_all_four(done, data, tmp_path):
     np.testing.assert_array_equal(image(out / first[0]), picture(1))
     # in the order of their numbers, 0, 2 and 5
     before = pictures.masks_to_network(np.stack([SMALL, LARGE, MIDDLE]) > 0)
-    np.testing.assert_array_equal(image(out / first[1]), pictures.outline_masks(before))
+    np.testing.assert_array_equal(image(out / first[1]), outline_masks(before))
     assert image(out / first[3]).shape == image(out / first[1]).shape
 
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where and how NNabla computes: CPU or GPU, layers, precision, several processes. It may import common."""

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same thing done to many files, several at a time, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, List, Sequence, TypeVar
+
+from tqdm import tqdm
+
+from common.errors import printable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int | None = None
+) -> List[Result]:
+    """`function` of every item, in order; the first exception ends the work. The bar comes where it takes a second.
+
+    Threads are enough: reading, decoding and NumPy let others run. There are `workers` of them; where None, one for
+    each core, at most 8.
+    """
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            # disable=None: no bar in a log file or pipe
+            bar = tqdm(futures, desc=description, unit="file", disable=None, delay=1)
+            return [future.result() for future in bar]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def say(text: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(printable(text))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a data set folder: pictures, and the masks that belong to each.
+
+A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAME_{i}.png`, i = 0, 1, ...
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List
+
+from common.errors import UserError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture's file and those of its masks, by number (numbers may have gaps)."""
+
+    name: str
+    image: Path
+    masks: Dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def files(self) -> List[Path]:
+        """The picture, then its masks."""
+        return [self.image, *self.masks.values()]
+
+
+def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
+    """The pictures of `PHASE` + domain ("A" or "B") with their masks, by name.
+
+    Raises:
+        UserError: where the folder is missing or holds no picture, or a name occurs with two extensions.
+    """
+    folder = Path(root) / f"{phase}{domain}"
+    if not folder.is_dir():
+        found = sorted({p.name[:-1] for p in Path(root).glob("*[AB]") if p.is_dir()})
+        raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(found) or 'none'}")
+    return find_pictures(folder, mask_folder_of(folder))
+
+
+def mask_folder_of(folder: Path) -> Path:
+    """Where the masks of a folder of pictures are: FOLDER_seg beside it.
+
+    Raises:
+        UserError: where there is nothing beside it.
+    """
+    # "." and ".." have no name of their own
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    if not named.name:
+        raise UserError(f"{folder} has no folder of masks beside it; give another folder of pictures")
+    return named.with_name(named.name + "_seg")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a picture folder and of its mask folder, by what their names say; hidden ones are left out.
+
+    `images` has the pictures by name, `masks` those of a name by number, each a list, of which a good folder has one
+    in each place; `other` are the files in either folder that are neither.
+    """
+
+    images: Dict[str, List[Path]]
+    masks: Dict[str, Dict[int, List[Path]]]
+    other: List[Path]
+
+
+def list_files(folder: Path, mask_folder: Path | None) -> Listing:
+    """What is in `folder`, and in `mask_folder` (not looked at where None), which may be missing."""
+    listing = Listing({}, {}, [])
+    for path in _visible(folder):
+        if path.suffix.lower() in EXTENSIONS:
+            listing.images.setdefault(path.stem, []).append(path)
+        else:
+            listing.other.append(path)
+    for path in _visible(mask_folder) if mask_folder and mask_folder.is_dir() else []:
+        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem, re.DOTALL)
+        if match and path.suffix.lower() == ".png":
+            listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
+        else:
+            listing.other.append(path)
+    return listing
+
+
+def find_pictures(folder: Path, mask_folder: Path | None) -> List[Item]:
+    """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing, or None), by name.
+
+    Raises:
+        UserError: where there is none, or a name or number occurs twice, or a name cannot be written into a page.
+    """
+    listing = list_files(folder, mask_folder)
+    if not listing.images:
+        raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}")
+    for name, paths in listing.images.items():
+        if len(paths) > 1:
+            raise UserError(f"{paths[1]} and {paths[0].name} share a name; their masks would too: rename one")
+        if not is_text(name):
+            raise UserError(f"{paths[0]}: its name is not valid UTF-8; rename it")
+    for name, numbers in listing.masks.items():
+        for number, paths in numbers.items():
+            if len(paths) > 1:
+                raise UserError(f"{paths[1]} and {paths[0].name} are both mask {number} of {name}; rename one")
+    return items_of(listing)
+
+
+def items_of(listing: Listing) -> List[Item]:
+    """The pictures of a listing in which each name and number occurs once."""
+    masks = {name: {i: numbers[i][0] for i in sorted(numbers)} for name, numbers in listing.masks.items()}
+    return [Item(name, paths[0], masks.get(name, {})) for name, paths in listing.images.items()]
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is valid UTF-8 (where it is not, Python has surrogates in it)."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _visible(folder: Path) -> List[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

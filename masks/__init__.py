@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instance masks, wherever they come from: files, annotations, boxes, a segmenter.
+
+It may import common, data, backend and weights."""

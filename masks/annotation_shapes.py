@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks of what annotation files hold: polygons, circles, run lengths, small PNGs in base64.
+
+All of it may be damaged or meant to do harm; what cannot be drawn raises ValueError, which says what is wrong in a few
+words. Points are x to the right and y down, in pixels from the picture's top left corner: the pixel in row r and column
+c is the square from (c, r) to (c + 1, r + 1). Sizes are (height, width), masks (H, W) bool.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from array import array
+from typing import Any, Dict, Tuple
+
+import numpy as np
+import pycocotools.mask
+from PIL import Image
+
+from data.pictures import MOST_PIXELS
+
+Size = Tuple[int, int]
+
+# beyond any picture, and any number of its pixels, but far from where arithmetic loses digits
+FARTHEST = 1e9
+# pixels along a polygon's edges inside its picture; pycocotools takes 80 bytes for each, and writes without a look
+# whether it got them
+LONGEST = 1 << 22
+
+
+def numbers(values: Any) -> np.ndarray:
+    """A list of numbers as (N,) float64, none of them NaN or beyond any picture."""
+    try:
+        found = np.array(array("d", values))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("it holds something else where numbers belong") from None
+    if not (np.abs(found) <= FARTHEST).all():
+        raise ValueError("it holds numbers that lie far outside of any picture")
+    return found
+
+
+def points(values: Any) -> np.ndarray:
+    """A list of [x, y] as (N, 2) float64."""
+    if not isinstance(values, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in values):
+        raise ValueError("its points are no list of [x, y]")
+    return numbers([coordinate for pair in values for coordinate in pair]).reshape(-1, 2)
+
+
+def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
+    """The pixels inside a polygon (N, 2), as COCO's own code draws it once what is out of the picture is cut off."""
+    mask = np.zeros(size, bool)
+    corners = _clipped(corners, size)
+    if len(corners) < 3:
+        return mask
+    if np.abs(corners - np.roll(corners, -1, axis=0)).max(axis=1).sum() > LONGEST:
+        raise ValueError("its outline is too long to be meant")
+    # pycocotools rounds to fifths of a pixel; done here, what it draws is the same in any window
+    corners = np.floor(5 * corners + 0.5) / 5
+    # its own window, since most polygons are small and pictures may be large
+    left, top = np.floor(corners.min(axis=0)).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int)
+    if left < right and top < bottom:
+        outline = (corners - (left, top)).ravel()
+        (runs,) = pycocotools.mask.frPyObjects([outline], bottom - top, right - left)
+        mask[top:bottom, left:right] = pycocotools.mask.decode(runs)
+    return mask
+
+
+def _clipped(corners: np.ndarray, size: Size) -> np.ndarray:
+    """The part of a polygon (N, 2) that is inside the picture (Sutherland and Hodgman: one border after the other)."""
+    height, width = size
+    for axis, border, side in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        following = np.roll(corners, -1, axis=0)
+        here, there = (side * (ends[:, axis] - border) for ends in (corners, following))
+        inside, crossing = here >= 0, (here >= 0) != (there >= 0)
+        share = np.divide(here, here - there, out=np.zeros_like(here), where=crossing)
+        met = corners + share[:, None] * (following - corners)
+        # each corner that is inside, then the point where the edge after it meets the border
+        corners = np.stack([corners, met], axis=1)[np.stack([inside, crossing], axis=1)]
+        corners[:, axis] = np.clip(corners[:, axis], *sorted((border, border + side * FARTHEST)))
+    return corners
+
+
+def rectangle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
+    """The pixels inside a rectangle, of which two opposite corners (2, 2) or all four (4, 2) are given."""
+    if len(corners) == 4:
+        return polygon_mask(corners, size)
+    if len(corners) != 2:
+        raise ValueError("a rectangle has two points or four")
+    (left, top), (right, bottom) = corners
+    return polygon_mask(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), size)
+
+
+def circle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
+    """The pixels whose middle is inside a circle; its centre and a point on it (2, 2) are given."""
+    if len(corners) != 2:
+        raise ValueError("a circle has two points, its centre and one on it")
+    (x, y), radius = corners[0], np.hypot(*(corners[1] - corners[0]))
+    rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1])[None, :] + 0.5
+    # so that only the result is as large as the picture
+    return (columns - x) ** 2 <= radius**2 - (rows - y) ** 2
+
+
+def rle_mask(rle: Dict[str, Any], size: Size) -> np.ndarray:
+    """The mask that run lengths {"size": [height, width], "counts": list or text} stand for, column after column.
+
+    pycocotools is not asked: it believes the counts, and so reads and writes where it should not.
+    """
+    if rle.get("size") != list(size):
+        raise ValueError(f"its run lengths are for another size than {size[0]}x{size[1]} (height x width)")
+    counts = rle.get("counts")
+    runs = _decompressed(counts) if isinstance(counts, str) else numbers(counts)
+    area = size[0] * size[1]
+    if ((runs < 0) | (runs > area) | (runs != np.floor(runs))).any() or runs.sum() != area:
+        raise ValueError("its run lengths do not add up to its picture")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs.astype(np.int64)).reshape(size[::-1]).T)
+
+
+def _decompressed(text: str) -> np.ndarray:
+    """COCO's compressed counts as (N,) int64.
+
+    Each character holds 5 bits, lowest first, and a sixth that says that more follow; the sign is extended from the
+    last one's highest bit. From the fourth on, a number is the difference from the one before the one before it.
+    """
+    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((codes & 32) == 0)
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not len(last) or last[-1] != len(codes) - 1:
+        raise ValueError("its compressed run lengths are damaged")
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > 7:
+        raise ValueError("its compressed run lengths are damaged")
+    places = np.arange(len(codes)) - np.repeat(first, lengths)
+    runs = np.add.reduceat((codes & 31) << (5 * places), first)
+    runs -= np.where(codes[last] & 16, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def png_mask(text: Any, corners: np.ndarray, size: Size) -> np.ndarray:
+    """The mask in a PNG in base64, not 0 inside; `corners` (2, 2) are its first and last pixel in the picture."""
+    if not isinstance(text, str) or len(corners) != 2:
+        raise ValueError("a mask has two points and a PNG in base64")
+    (left, top), (right, bottom) = np.trunc(corners).astype(int)
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"])
+        fits = image.size == (right - left + 1, bottom - top + 1) and image.width * image.height <= MOST_PIXELS
+        part = np.asarray(image) != 0 if fits else None
+    except Exception as error:  # Pillow raises all sorts of errors on damaged bytes
+        raise ValueError(f"its PNG cannot be read ({type(error).__name__})") from None
+    if part is None or part.ndim != 2:
+        raise ValueError("its PNG is not of the size that its points say, or has colours")
+    mask = np.zeros(size, bool)
+    rows, columns = slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0))
+    target = mask[rows, columns]
+    up, aside = max(-top, 0), max(-left, 0)
+    target[:] = part[up : up + target.shape[0], aside : aside + target.shape[1]]
+    return mask
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= FARTHEST and value == int(value)

@@ -1,0 +1,548 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No run is lost: not to a kill, a signal, a full disk, a second run, damage, or numbers that are none."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from args import train_args
+from common.errors import UserError
+from datasets import generate_shapes_dataset as shapes
+from tests.helpers import ROOT
+from training import checkpoint
+
+EPOCH, LAST = 3, 15  # iterations
+KILLS, KILLS_IN_A_CHECKPOINT = 20, 5
+SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
+COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
+DEADLINE = 300  # seconds after which a test gives up
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    shapes.generate(root, height=24, width=24, train=EPOCH, test=2, max_instances=3, seed=5)
+    return root
+
+
+def arguments(data, folder, *more):
+    return list(map(str, ["--dataroot", data, *SMALL, *COURSE, "-c", "cpu", "-m", folder, *more]))
+
+
+@pytest.fixture(scope="module")
+def whole(run_script, data, tmp_path_factory):
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = run_script("train.py", *arguments(data, folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(run_script, data, tmp_path_factory):
+    """The first two epochs and one iteration of it."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    done = run_script("train.py", *arguments(data, folder, "--max-iter", 2 * EPOCH + 1))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture()
+def resume(run_main):
+    """Go on with a run up to its end in this process: a refusal is no error here. Gives exit code, output and error."""
+    return lambda folder, *more: run_main(train, "-m", folder, "--resume", "--max-iter", LAST, *more)
+
+
+@pytest.fixture()
+def copy(begun, tmp_path):
+    return Path(shutil.copytree(begun, tmp_path / "copy"))
+
+
+def popen(*command, **options):
+    script = [sys.executable, str(ROOT / "train.py"), *map(str, command)]
+    return subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+
+
+def unfinished(folder):
+    return list(folder.glob(".checkpoint_*.part.npz"))
+
+
+def contents(folder):
+    """All that must be the same bytes: parameters, Adam's moments, pools, order, random states, series."""
+    _, arrays, state = checkpoint.load_newest(folder)
+    for of_time in ("timer", "elapsed"):
+        del state["monitors"][of_time]
+    values = {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+    series = {path.name: path.read_bytes() for path in folder.glob("*.series.txt")}
+    parameters = (folder / f"params_{state['iteration']:06d}.h5").read_bytes()
+    assert len(series) == 10 and any(name.startswith("solvers/") for name in values)
+    return values, state, series, parameters
+
+
+def hashes(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in (".npz", ".h5", ".json")}
+
+
+def moment_or_checkpoint(folder, moment):
+    """Whether a moment has come, or a checkpoint that is not there now."""
+    before = checkpoint.find(folder)
+    return lambda: time.monotonic() > moment or checkpoint.find(folder) != before
+
+
+# --- killed and resumed -----------------------------------------------------------------------------------------------
+
+
+def test_killed_twenty_times_it_ends_as_the_run_that_never_was(run_main, data, tmp_path):
+    """SIGKILL at random moments from the start of the process on, and as soon as a checkpoint is being written."""
+    seed, folder = time.time_ns(), tmp_path / "run"
+    print(f"seed {seed}")  # shown where the test fails
+    chance = random.Random(seed)
+    # each process gets past one checkpoint or so, so that there is something left to kill
+    course = f"--max-epoch {3 * KILLS} --save-image-interval 6".split()
+    begun = time.monotonic()
+    assert run_main(train, *arguments(data, tmp_path / "one", "--max-iter", 1))[0] == 0
+    seconds = 3 + 2 * (time.monotonic() - begun)
+    moments = ["checkpoint"] * KILLS_IN_A_CHECKPOINT + ["any"] * (KILLS - KILLS_IN_A_CHECKPOINT)
+    chance.shuffle(moments)
+    interrupted_writes, command = 0, arguments(data, folder, *course)
+    # a write takes milliseconds, and some kills that are aimed at one come too late: then a few more are tried
+    for moment in itertools.chain(moments, ["checkpoint"] * KILLS):
+        if not moments and interrupted_writes > KILLS_IN_A_CHECKPOINT // 2:
+            break
+        moments = moments[1:]
+        process = popen(*command)
+        if moment == "checkpoint":
+            wait_for(lambda: unfinished(folder), process)
+        else:
+            wait_for(moment_or_checkpoint(folder, time.monotonic() + chance.uniform(0, seconds)), process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        interrupted_writes += len(unfinished(folder))
+        if (folder / "args.json").exists():
+            command = ["-m", folder, "--resume"]
+    assert interrupted_writes > KILLS_IN_A_CHECKPOINT // 2
+    last = checkpoint.load_newest(folder)[2]["iteration"] + EPOCH + 1
+    for end in (command, arguments(data, tmp_path / "whole", *course)):
+        code, _, err = run_main(train, *end, "--max-iter", last)
+        assert code == 0, err
+    assert contents(folder) == contents(tmp_path / "whole")
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_a_run_without_a_checkpoint_yet_starts_again(whole, run_script, data, tmp_path):
+    folder = tmp_path / "run"
+    process = popen(*arguments(data, folder))
+    wait_for((folder / "args.json").exists, process)
+    process.kill()
+    process.communicate()
+    assert not checkpoint.find(folder)
+    done = run_script("train.py", "-m", folder, "--resume")
+    assert done.returncode == 0 and "from the beginning" in done.stdout, done.stderr
+    assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize("lost", ["model", "old checkpoint"])
+def test_killed_right_after_the_last_checkpoint(whole, run_main, tmp_path, lost):
+    """Its model is not written yet, or the oldest checkpoint not deleted: `--resume` does what is left to do."""
+    folder = Path(shutil.copytree(whole, tmp_path / "copy"))
+    names = {path.name for path in folder.iterdir()}
+    if lost == "model":
+        for path in folder.glob(f"params_{LAST:06d}.*"):
+            path.unlink()
+    else:
+        shutil.copy(checkpoint.find(folder)[0], folder / "checkpoint_000001.npz")
+    code, out, err = run_main(train, "-m", folder, "--resume")
+    assert code == 0 and f"all {LAST} are done" in out, err
+    assert {path.name for path in folder.iterdir()} == names and contents(folder) == contents(whole)
+
+
+MINE = ["args.json", "sample_000001.png", "loss_generator.png", "params_000009.h5", "generator_loss_x.series.txt"]
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_files_of_somebody_else_are_not_replaced(run_main, data, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    (tmp_path / ".holiday.part.mp4").write_text("mine")
+    code, _, err = run_main(train, *arguments(data, tmp_path))
+    assert code == 2 and err.count("\n") == 1 and "--monitor-path" in err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine", ".holiday.part.mp4": "mine"}
+
+
+def test_only_what_a_run_writes_is_taken_for_its_rubbish(run_main, data, tmp_path):
+    for name in (".holiday.part.mp4", ".checkpoint_000003.part.npz", ".args.part.json", ".loss_generator.part.png"):
+        (tmp_path / name).touch()
+    assert run_main(train, *arguments(data, tmp_path, "--max-iter", 1))[0] == 0
+    assert [path.name for path in tmp_path.glob(".*.part.*")] == [".holiday.part.mp4"]
+
+
+def test_harmless_arguments_may_change(copy, resume):
+    code, _, err = resume(copy, *"--log-step 5 --max-epoch 9 --save-interval 2 --save-image-interval 3".split())
+    assert code == 0, err
+    saved = json.loads((copy / "args.json").read_text())
+    assert (saved["log_step"], saved["max_epoch"]) == (5, 9)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "bit", "empty", "of another kind"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(whole, copy, resume, spoil):
+    newest = checkpoint.find(copy)[-1]
+    raw = bytearray(newest.read_bytes())
+    if spoil == "of another kind":
+        np.savez(newest, something=np.zeros(3))
+    elif spoil == "bit":
+        raw[len(raw) // 3] ^= 4
+        newest.write_bytes(raw)
+    else:
+        newest.write_bytes(raw[: len(raw) // 2 if spoil == "cut" else 0])
+    code, out, err = resume(copy)
+    assert code == 0, err
+    assert f"{newest.name} is damaged" in err and f"from {2 * EPOCH} to {LAST}" in out
+    assert contents(copy) == contents(whole)
+
+
+def test_a_whole_checkpoint_of_another_model_is_refused(copy, resume):
+    arrays, state = checkpoint.load(checkpoint.find(copy)[-1])
+    name = next(name for name in arrays if name.startswith("solvers/"))
+    for spoilt in ({**arrays, name: np.zeros(3, np.float32)}, {n: v for n, v in arrays.items() if n != name}):
+        checkpoint.save(copy, 2 * EPOCH + 1, spoilt, state)
+        code, _, err = resume(copy)
+        assert code == 2 and "is no checkpoint of this run" in err and name.split("/")[-2] in err
+
+
+SPOILT = {
+    "iteration": lambda s: s.update(iteration=-5),
+    "no number": lambda s: s.update(iteration=float("inf")),
+    "monitors": lambda s: s.update(monitors=None),
+    "flushed": lambda s: s["monitors"].update(flushed="x"),
+    "pending": lambda s: s["monitors"].update(pending={}),
+    "series": lambda s: s["monitors"]["series"].update(generator_loss_x="a b\n"),
+    "position": lambda s: s["data"]["x"].update(position=77),
+    "order": lambda s: s["data"]["x"].update(order=[99, 98, 97]),
+    "random state": lambda s: s["data"]["y"].update(rng={"bit_generator": "PCG64"}),
+    "updates": lambda s: s["model"].update(updates={name: "q" for name in s["model"]["updates"]}),
+    "pools": lambda s: s["model"].update(pools={"x": 99, "y": 1}),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_checkpoint_whose_values_make_no_sense_is_refused(copy, resume, what):
+    arrays, state = checkpoint.load(checkpoint.find(copy)[-1])
+    SPOILT[what](state)
+    checkpoint.save(copy, 2 * EPOCH + 1, arrays, state)
+    code, _, err = resume(copy)
+    assert code == 2 and "is no checkpoint of this run" in err and err.count("\n") == 1
+
+
+def test_other_pictures_under_the_same_names_are_refused(copy, resume, data, tmp_path):
+    other = tmp_path / "other"
+    shapes.generate(other, height=24, width=24, train=EPOCH, test=2, max_instances=3, seed=6)
+    names = [{path.relative_to(root) for path in root.glob("train?/*")} for root in (data, other)]
+    assert names[0] == names[1]
+    before = hashes(copy)
+    code, _, err = resume(copy, "--dataroot", other)
+    assert code == 2 and "--dataroot" in err and "trainA" in err
+    assert hashes(copy) == before
+
+
+def test_the_same_data_elsewhere_are_the_same(whole, copy, resume, data, tmp_path):
+    code, _, err = resume(copy, "--dataroot", shutil.copytree(data, tmp_path / "elsewhere"))
+    assert code == 0, err
+    assert contents(copy) == contents(whole)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "nonsense", '{"ngf": "many"}', '{"ngf": -1}', '{"ngf": [2]}', '{"no_flip": 1}', '{"old": 1}', "null"],
+)
+def test_damaged_arguments_are_refused(copy, resume, text):
+    (copy / "args.json").write_text(text)
+    code, _, err = resume(copy)
+    assert code == 2 and str(copy / "args.json") in err and err.count("\n") == 1
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, data, tmp_path, number):
+    folder = tmp_path / "a folder"
+    process = popen(*arguments(data, folder))
+    wait_for(lambda: checkpoint.find(folder), process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + number and "Traceback" not in err and "once more" in err
+    stopped_after = checkpoint.load_newest(folder)[2]["iteration"]
+    assert f"stopped after iteration {stopped_after}" in out and stopped_after < LAST
+    words = shlex.split(out.strip().splitlines()[-1].partition("go on with: ")[2])
+    assert words[:2] == ["python", "train.py"]
+    if number == signal.SIGTERM:
+        # what follows is the same for both
+        return
+    last = popen(*words[2:])
+    out, err = last.communicate(timeout=DEADLINE)
+    assert last.returncode == 0, err
+    assert contents(folder) == contents(whole)
+
+
+def test_a_second_signal_ends_at_once(data, tmp_path):
+    """Iterations take long here, so that both signals come within one."""
+    folder = tmp_path / "run"
+    slow = "--fineSizeH 96 --loadSizeH 96 --fineSizeW 96 --loadSizeW 96 --ngf 12 --cpu-kernels nnabla".split()
+    process = popen(*arguments(data, folder, *slow))
+    timer = folder / "Training_time.timer.txt"
+    wait_for(lambda: timer.exists() and timer.read_text(), process)
+    for number in (signal.SIGINT, signal.SIGTERM):  # within one call into NNabla, mostly
+        process.send_signal(number)
+        time.sleep(0.02)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 128 + signal.SIGTERM and time.monotonic() - begun < 20
+    assert "once more ends it at once" in err and checkpoint.find(folder) == []
+
+
+# --- one run a folder -------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_in_one_folder_cannot_be(whole, run_script, data, tmp_path):
+    folder, models = tmp_path / "run", tmp_path / "models"
+    first = popen(*arguments(data, folder, "-o", models))
+    wait_for(lambda: checkpoint.find(folder), first)
+    before = hashes(folder).keys()
+    for second in (["-m", folder, "--resume"], arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
+        done = run_script("train.py", *second)
+        assert done.returncode == 2 and "another run is writing" in done.stderr and done.stderr.count("\n") == 1
+    assert first.wait(timeout=DEADLINE) == 0
+    first.communicate()
+    assert before and contents(Path(shutil.copytree(models, folder, dirs_exist_ok=True))) == contents(whole)
+    # whoever comes afterwards is told that there is a run, and models
+    for second in (arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
+        done = run_script("train.py", *second)
+        assert done.returncode == 2 and "holds a run" in done.stderr
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+def test_too_little_room_for_models_elsewhere_is_told_too(run_main, data, tmp_path, monkeypatch):
+    usage, models = shutil.disk_usage(tmp_path), tmp_path / "models"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0) if path == models else usage)
+    code, _, err = run_main(train, *arguments(data, tmp_path / "run", "-o", models))
+    assert code == 2 and f"{models} has 0 MB free" in err and "--model-save-path" in err
+
+
+def test_too_little_room_is_told_at_the_start(run_main, data, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 << 20))
+    code, out, err = run_main(train, *arguments(data, tmp_path / "run"))
+    assert code == 2 and "3 MB free" in err and "--monitor-path" in err and err.count("\n") == 1
+    assert not checkpoint.find(tmp_path / "run")
+
+
+def test_the_room_that_is_asked_for_is_what_a_full_checkpoint_takes(data, tmp_path, monkeypatch, run_main):
+    asked = []
+    monkeypatch.setattr(train.run_folder, "check_space", lambda folder, copies, size: asked.append((copies, size)))
+    width = "--ngf 24 --ndf 16 --n-blocks 2 --ins-max 2 --fineSizeH 24 --loadSizeH 24 --pool-size 2".split()
+    code, _, err = run_main(train, *arguments(data, tmp_path / "run", *width, "--max-iter", 2 * EPOCH))
+    assert code == 0, err
+    ((copies, size),) = asked
+    taken = sum((tmp_path / "run" / name).stat().st_size for name in ("checkpoint_000006.npz", "params_000006.h5"))
+    assert copies == 3 and taken <= size <= 1.1 * taken + (1 << 20)
+
+
+def test_a_model_that_cannot_be_written_ends_in_an_error(whole, tmp_path):
+    """In a process of its own: HDF5 writing to a full disk ended it with a segmentation fault."""
+    model = next(iter(whole.glob("params_*.h5")))
+    code = (
+        "import sys, resource; sys.path.insert(0, sys.argv[1])\n"
+        "from common import errors\n"
+        "errors.begin_script()\n"
+        "from weights import model_file\n"
+        "parameters, config = model_file.load_model(sys.argv[2])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
+        "errors.run_main(lambda: model_file.save_model(sys.argv[3], parameters, config))"
+    )
+    words = [sys.executable, "-c", code, str(ROOT), str(model), str(tmp_path / "a.h5")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "a.h5: File too large" in done.stderr
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_write_that_fails_leaves_the_last_checkpoint(whole, copy, resume):
+    """The system refuses files larger than a limit, as a full disk would, within a checkpoint."""
+    saved = checkpoint.find(copy)[-1]
+    limit = saved.stat().st_size - 1000
+    before = saved.read_bytes()
+    process = popen(
+        *("-m", copy, "--resume", "--max-iter", LAST),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, err = process.communicate(timeout=DEADLINE)
+    last = err.strip().splitlines()[-1]
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert "cannot write" in last and f"{saved.name} is whole" in last and "--resume" in last
+    assert saved.read_bytes() == before and not unfinished(copy)
+    assert resume(copy)[0] == 0 and contents(copy) == contents(whole)
+
+
+@pytest.fixture()
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(disk)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up(whole, small_disk, resume, data):
+    folder, filler = small_disk / "run", small_disk / "filler"
+    process = popen(*arguments(data, folder))
+    wait_for(lambda: checkpoint.find(folder), process)
+    with open(filler, "wb") as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    _, err = process.communicate(timeout=DEADLINE)
+    last = err.strip().splitlines()[-1]
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert "No space left on device" in last and "--resume" in last
+    checkpoint.load_newest(folder)
+    code, _, err = resume(folder)
+    assert code == 2 and err.count("\n") == 1
+    filler.unlink()
+    code, _, err = resume(folder)
+    assert code == 0, err
+    assert contents(folder) == contents(whole)
+
+
+def test_folders_that_cannot_be_made_or_written(run_main, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        code, _, err = run_main(train, *arguments(data, folder))
+        assert code == 2 and str(folder) in err and "--monitor-path" in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_of_somebody_else(run_main, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "check_data", lambda args: None)  # the data of this test are somebody else's too
+    (tmp_path / "run").mkdir()
+    for folder in (*tmp_path.parents, tmp_path):
+        if folder.stat().st_uid == 0 and folder != Path("/") and "pytest" in folder.name:
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        code, _, err = run_main(train, *arguments(data, tmp_path / "run"))
+    finally:
+        os.seteuid(0)
+    assert code == 2 and "Permission denied" in err and "--monitor-path" in err and err.count("\n") == 1
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+
+def diverging(monkeypatch, after, rate):
+    """Let the learning rates be `rate` once so many iterations are done. Gives the names of their pictures."""
+    step, take, done, taken = train.InstaGAN.step, train.DataIterator.next, [], []
+
+    def noting(self):
+        samples = take(self)
+        taken.append([sample.name for sample in samples])
+        return samples
+
+    def watched(self, batches, totals):
+        done.append(dict(zip("xy", taken[-2:])))
+        if len(done) > after:
+            for solver in self.solvers.values():
+                solver.set_learning_rate(rate)
+        return step(self, batches, totals)
+
+    monkeypatch.setattr(train.DataIterator, "next", noting)
+    monkeypatch.setattr(train.InstaGAN, "step", watched)
+    return done
+
+
+def test_nan_in_a_loss_stops_at_once(data, tmp_path, monkeypatch, run_main):
+    done = diverging(monkeypatch, after=EPOCH + 1, rate=1e30)
+    code, _, err = run_main(train, *arguments(data, tmp_path, "--log-step", 1))
+    iteration, line = len(done) - 1, err.strip().splitlines()[-1]
+    assert code == 2 and EPOCH < iteration < 2 * EPOCH, "it went on"
+    record = json.loads((tmp_path / f"diverged_{iteration:06d}.json").read_text())
+    loss = record["problem"].split()[0]
+    assert (tmp_path / f"{loss}.series.txt").is_file() and record["problem"].split()[-1] in ("nan", "inf")
+    assert loss in line and f"in iteration {iteration}" in line and f"params_{EPOCH:06d}.h5" in line
+    for domain, names in done[-1].items():
+        files = record["batch"][train.DOMAINS[domain]]
+        assert [Path(own[0]).stem for own in files] == names
+        assert all(Path(file).is_file() for own in files for file in own) and len(files[0]) > 1
+    assert [path.name for path in checkpoint.find(tmp_path)] == [f"checkpoint_{EPOCH:06d}.npz"]
+    assert all(np.isfinite(v).all() for v in checkpoint.load_newest(tmp_path)[1].values())
+    losses = np.concatenate([np.loadtxt(path, ndmin=2)[:, 1] for path in tmp_path.glob("*.series.txt")])
+    assert np.isfinite(losses).all()
+
+
+def test_nan_in_a_parameter_is_never_saved(data, tmp_path, monkeypatch, run_main):
+    """The losses of an iteration are finite, but its update is not."""
+    diverging(monkeypatch, after=0, rate=float("inf"))
+    code, _, err = run_main(train, *arguments(data, tmp_path, "--max-iter", 1, "--ins-max", 2))
+    assert code == 2 and not checkpoint.find(tmp_path) and not list(tmp_path.glob("params*"))
+    assert "the training diverged" in err and (tmp_path / "diverged_000001.json").is_file()
+
+
+def test_without_masks_no_mask_is_looked_at(run_main, data, tmp_path):
+    root = shutil.copytree(data, tmp_path / "data")
+    for path in root.glob("train?_seg/*"):
+        path.write_bytes(b"")
+    code, out, err = run_main(train, *arguments(root, tmp_path / "run", "--ins-max", 0, "--max-iter", 1))
+    assert code == 0, err
+
+
+def test_a_divergence_on_a_full_disk_is_told_all_the_same(data, tmp_path, monkeypatch, run_main):
+    done = diverging(monkeypatch, after=0, rate=1e30)
+    write = train.run_folder.files.write_text
+
+    def full(path, text):
+        if "diverged" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, text)
+
+    monkeypatch.setattr(train.run_folder.files, "write_text", full)
+    code, _, err = run_main(train, *arguments(data, tmp_path))
+    line = err.strip().splitlines()[-1]
+    assert code == 2 and "the training diverged" in line and f"{done[-1]['x'][0]}.png" in line
+
+
+def test_finite_is_finite():
+    train.check_finite({"a": 1.0, "b": np.ones(3)})
+    for bad in (float("nan"), float("inf"), np.array([1, np.inf])):
+        with pytest.raises(train.Diverged, match="^b "):
+            train.check_finite({"a": 1.0, "b": bad})
+
+
+def test_resuming_what_was_never_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        train_args("", ["-m", str(tmp_path), "--resume"])

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything around the training iteration: graphs, image pool, checkpoints, monitors.
+
+It may import what translation may, translation, and losses."""

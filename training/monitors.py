@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run writes down: series of losses, the time it takes, curves.
+
+The files are those of `nnabla.monitor` (`NAME.series.txt`, `NAME.timer.txt`), which truncates them when a run
+starts; these can be taken up again by a resumed run.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+
+from common import files
+
+KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
+LOSSES = tuple(f"{kind}_loss_{domain}" for kind in KINDS for domain in "xy")
+
+
+class Log:
+    """A text file that grows by lines, and can be cut back to where a checkpoint knew it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, line: str) -> None:
+        """Append a line; it is on its way to the disk when this returns."""
+        with open(self.path, "a", encoding="utf-8") as f:
+            f.write(line + "\n")
+
+    def state(self) -> str:
+        """All the lines so far."""
+        return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+
+    def set_state(self, text: str) -> None:
+        """Make the file what it was."""
+        files.write_text(self.path, text)
+
+
+class Monitors:
+    """The series of the ten losses and the timer of one run in `folder`, a line every `interval` iterations."""
+
+    def __init__(self, folder: str | Path, interval: int) -> None:
+        self.folder, self.interval = Path(folder), interval
+        self._series = {name: Log(self.folder / f"{name}.series.txt") for name in LOSSES}
+        self._timer = Log(self.folder / "Training_time.timer.txt")
+        self._pending: Dict[str, List[float]] = {name: [] for name in LOSSES}
+        self._flushed = -1
+        self._elapsed, self._lap = 0.0, time.time()
+
+    def start(self) -> None:
+        """Begin with empty files."""
+        for log in (*self._series.values(), self._timer):
+            log.set_state("")
+
+    def add(self, iteration: int, losses: Dict[str, float]) -> None:
+        """Take the losses of iteration 0, 1, ...; one that did not occur in it is absent from `losses`."""
+        for name, value in losses.items():
+            self._pending[name].append(value)
+        if iteration - self._flushed >= self.interval:
+            self.flush(iteration)
+
+    def flush(self, iteration: int) -> None:
+        """Write a line for what came after the last one, `iteration` included."""
+        if iteration == self._flushed:
+            return
+        for name, values in self._pending.items():
+            if values:
+                self._series[name].add(f"{iteration} {np.mean(values):.8g}")
+                values.clear()
+        now = time.time()
+        self._elapsed += now - self._lap
+        self._timer.add(f"{iteration} {now - self._lap} {iteration - self._flushed} {self._elapsed}")
+        self._flushed, self._lap = iteration, now
+
+    def state(self) -> Dict[str, Any]:
+        """All that was written and all that waits to be, as plain values that JSON can hold."""
+        return {
+            "series": {name: log.state() for name, log in self._series.items()},
+            "timer": self._timer.state(),
+            "pending": {name: list(values) for name, values in self._pending.items()},
+            "flushed": self._flushed,
+            "elapsed": self._elapsed,
+        }
+
+    def set_state(self, state: Dict[str, Any]) -> None:
+        """Go on from a `state()`: the files become what they were then.
+
+        Raises:
+            KeyError, TypeError or ValueError: where it is none.
+        """
+        pending = {name: [float(value) for value in state["pending"][name]] for name in LOSSES}
+        for name in LOSSES:
+            _numbers(state["series"][name])
+        flushed, elapsed = operator.index(state["flushed"]), float(state["elapsed"])
+        for name, log in self._series.items():
+            log.set_state(state["series"][name])
+        self._timer.set_state(state["timer"])
+        self._pending, self._flushed, self._elapsed, self._lap = pending, flushed, elapsed, time.time()
+
+
+def draw_curves(folder: str | Path) -> List[str]:
+    """Draw `loss_KIND.png` for each kind of loss from the series files in `folder`; gives their names."""
+    from matplotlib.figure import Figure
+
+    folder, drawn = Path(folder), []
+    for kind in KINDS:
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
+        for domain in "xy":
+            rows = _numbers(Log(folder / f"{kind}_loss_{domain}.series.txt").state())
+            if len(rows):
+                axes.plot(rows[:, 0], rows[:, 1], label=f"domain {domain}", linewidth=1, marker="." * (len(rows) < 20))
+        if axes.lines:
+            axes.legend()
+        axes.set_ylim(bottom=0)
+        drawn.append(f"loss_{kind}.png")
+        with files.replacing(folder / drawn[-1]) as part:
+            figure.savefig(part, dpi=110)
+    return drawn
+
+
+def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
+    """The losses in a few words for the progress bar: kind, mean over both domains."""
+    summary = {}
+    for kind, label in zip(KINDS, ("G", "D", "cyc", "idt", "ctx")):
+        values = [v for name, v in losses.items() if name.startswith(kind + "_loss")]
+        if values:
+            summary[label] = f"{np.mean(values):.2f}"
+    return summary
+
+
+def _numbers(series: str) -> np.ndarray:
+    """The (iteration, value) rows of a series file's text. Raises ValueError where it is none."""
+    return np.array([float(word) for word in series.split()]).reshape(-1, 2)

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translate pictures instance by instance, and show the result.
+
+It may import common, data, backend, models and weights."""

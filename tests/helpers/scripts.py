@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -81,7 +82,7 @@ class Script:
         while not condition():
             assert self.returncode is None, f"{self._words} has ended: {self.output}{self.errors}"
             assert time.monotonic() < deadline, f"{self._words} takes too long: {self.output}{self.errors}"
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def finish(self, timeout: float = DEADLINE) -> subprocess.CompletedProcess:
         """Wait for its end."""
@@ -119,10 +120,13 @@ def _run(words: List[str], cwd: Path, out: str, err: str, prepare: Callable[[], 
     os.chdir(cwd)
     if prepare:
         prepare()
-    script = words[0]
-    if script.endswith(".py"):
-        sys.argv = [str(ROOT / script), *words[1:]]
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    else:
-        sys.argv = words
-        runpy.run_module(script, run_name="__main__", alter_sys=True)
+    try:
+        if words[0].endswith(".py"):
+            sys.argv = [str(ROOT / words[0]), *words[1:]]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            sys.argv = words
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    finally:
+        # a forked process ends without
+        atexit._run_exitfuncs()

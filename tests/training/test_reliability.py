@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -408,13 +409,13 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data):
+    """Right after its first checkpoint."""
     folder, filler = small_disk / "run", small_disk / "filler"
     process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
-    process.wait_for(lambda: unfinished(folder))
-    with open(filler, "wb") as file, pytest.raises(OSError):
+    process.wait_for(lambda: any(map(zipfile.is_zipfile, unfinished(folder))))
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(1 << 16))
-            file.flush()
     done = process.finish()
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr

@@ -114,17 +114,6 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
     return args
 
 
-def architecture(args: argparse.Namespace) -> Architecture:
-    """The architecture that train.py's arguments describe."""
-    return Architecture(args.ngf, args.ndf, args.n_blocks, args.n_layers_D, args.norm)
-
-
-def instances_per_pass(args: argparse.Namespace) -> int:
-    """The instances in one pass of the sequential mini-batch that train.py's arguments ask for; 0 where no masks are
-    to be used (`--ins-max 0`)."""
-    return args.ins_per if args.ins_max else 0
-
-
 def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dataroot", default="datasets/jeans2skirt_ccp", help="data set folder with train{A,B} and train{A,B}_seg")
@@ -328,9 +317,10 @@ def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Nam
 
 
 def _check_sizes(args: argparse.Namespace) -> None:
-    least = smallest_size(architecture(args))
+    least = smallest_size(Architecture(n_layers_D=args.n_layers_D))
     for side in "HW":
-        fine, load = getattr(args, f"fineSize{side}"), getattr(args, f"loadSize{side}")
+        fine = getattr(args, f"fineSize{side}")
+        load = getattr(args, f"loadSize{side}")
         if fine % 4 or fine < least:
             near = max(least, (fine + 2) // 4 * 4)
             raise UserError(

@@ -45,6 +45,7 @@ from common.command_line import Parser, whole
 from instagan import InstaGAN
 from metrics.report import markdown
 from models import DOMAINS
+from training.settings import Settings
 from translation.sequence import Batch
 
 Losses = List[Dict[str, float]]
@@ -148,7 +149,7 @@ def train(case: ReferenceCase, run: str, args: argparse.Namespace) -> Losses:
     if emulated:
         # layers are those of half precision, with a loss scale
         precision.set_layers_context(nn.get_current_context())
-    model = InstaGAN(train_args("", training_flags(case)))
+    model = InstaGAN(Settings.of(train_args("", training_flags(case))))
     case.set_parameters()
     if run == "float again":
         random = np.random.default_rng(0)

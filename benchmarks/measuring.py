@@ -17,6 +17,7 @@ from benchmarks.worker import Case
 from common.errors import UserError
 from data.loader import Sample
 from instagan import InstaGAN
+from training.settings import Settings
 from translation.sequence import Batch
 
 
@@ -70,7 +71,7 @@ def network_work(case: Case) -> Callable[[], Any]:
     widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
     counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
     # without a pool of earlier translations, as in pytorch_twin.py
-    model = InstaGAN(train_args("", [*sizes, *widths, *counts, "--pool-size=0"]))
+    model = InstaGAN(Settings.of(train_args("", [*sizes, *widths, *counts, "--pool-size=0"])))
     x, a, membership = (v.d for v in inputs(case))
     samples = [Sample("noise", picture, a[own == 1, 0]) for picture, own in zip(x, membership)]
     batch = Batch.of(samples, case["ins_per"])

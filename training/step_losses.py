@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of one iteration, and what it means that they diverge."""
+"""The losses of iterations until they are read, and the error where one of them is not a number any more."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Tuple
 
 import nnabla as nn
@@ -11,10 +12,11 @@ import numpy as np
 
 from backend import arrays
 from backend.processes import Processes
+from training.monitors import Monitors
 
 
 class Diverged(Exception):
-    """A loss or a parameter is not a finite number any more; the message says which."""
+    """A loss or a parameter is NaN or infinite; the message says which."""
 
 
 def check_finite(values: Dict[str, Any]) -> None:
@@ -31,7 +33,7 @@ class StepLosses:
         self._passes: List[Dict[str, List[Tuple[float, nn.NdArray]]]] = []
 
     def begin_pass(self) -> None:
-        """What comes now is of the next pass."""
+        """Put the losses that follow down to the next pass."""
         self._passes.append(defaultdict(list))
 
     def add(self, name: str, share: float, value: nn.NdArray) -> None:
@@ -39,12 +41,64 @@ class StepLosses:
         self._passes[-1][name].append((share, value))
 
     def read(self, processes: Processes) -> Dict[str, float]:
-        """Each loss: its mean over the passes in which it existed; none without a pass. Waits for the device."""
-        if not self._passes:
-            return {}
+        """Return each loss: its mean over the passes in which it existed. Waits for the device."""
         losses = [loss for losses in self._passes for loss in losses.items()]
-        own = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
-        seen = defaultdict(list)
-        for (name, _), value in zip(losses, processes.total(np.array(own))):
-            seen[name].append(value)
-        return {name: float(np.mean(values)) for name, values in seen.items()}
+        if not losses:
+            return {}
+        sums = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
+        by_name: Dict[str, List[float]] = defaultdict(list)
+        for (name, _), value in zip(losses, processes.total(np.array(sums))):
+            by_name[name].append(value)
+        return {name: float(np.mean(values)) for name, values in by_name.items()}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """An iteration that has been started: its number, the names of each domain's pictures in it, and its losses."""
+
+    number: int
+    names: Dict[str, List[str]]
+    losses: StepLosses
+
+
+class PendingLosses:
+    """The losses of the iterations since the last `read`, on their way to the monitors.
+
+    A GPU is not waited for in each iteration, so a loss may turn out to be NaN some iterations later. `suspect` is the
+    iteration that a divergence is put down to.
+    """
+
+    def __init__(self, monitors: Monitors, processes: Processes) -> None:
+        self._monitors = monitors
+        self._processes = processes
+        self._unread: List[Iteration] = []
+        self.suspect = Iteration(0, {}, StepLosses())
+
+    def start(self, number: int, names: Dict[str, List[str]]) -> None:
+        """Note the iteration that is started now."""
+        self.suspect = Iteration(number, names, StepLosses())
+
+    def add(self, losses: StepLosses) -> None:
+        """Take the losses of the iteration that was started last."""
+        self._unread.append(replace(self.suspect, losses=losses))
+
+    def read(self) -> Dict[str, float]:
+        """Read all losses since the last call, pass them to the monitors, and return the newest.
+
+        Raises:
+            Diverged: where one is NaN or infinite.
+        """
+        losses: Dict[str, float] = {}
+        for iteration in self._unread:
+            self.suspect = iteration
+            losses = iteration.losses.read(self._processes)
+            check_finite(losses)
+            if self._processes.rank == 0:
+                self._monitors.add(iteration.number, losses)
+        self._unread.clear()
+        return losses
+
+    def check_parameters(self, number: int, parameters: Dict[str, np.ndarray]) -> None:
+        """Raise Diverged where a parameter after `number` iterations is not finite."""
+        self.suspect = replace(self.suspect, number=number)
+        check_finite(parameters)

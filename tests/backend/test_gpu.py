@@ -23,15 +23,18 @@ from backend.context import set_context
 from backend.pinned_uploads import Uploader
 from backend.processes import ALONE
 from common.errors import UserError
+from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
-from masks.segmenter import Segmenter, Settings
+from masks.segmenter import Segmenter
+from masks.segmenter import Settings as SegmenterSettings
 from metrics.classifier import Classifier
 from models import Architecture, generator
 from tests.helpers import ROOT
 from tests.helpers.pretended_gpu import pretend
 from training import checkpoint
 from training.loss_scale import LossScale
+from training.settings import Settings
 from training.step_losses import Diverged, StepLosses
 from translation.sequence import Batch
 
@@ -202,8 +205,8 @@ def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main,
     monkeypatch.setattr(InstaGAN, "step", noting)
     monkeypatch.setattr(StepLosses, "add", spoiling)
     shown = []
-    take = train.DataIterator.next
-    monkeypatch.setattr(train.DataIterator, "next", lambda self: shown.append(take(self)) or shown[-1])
+    take = DataIterator.next
+    monkeypatch.setattr(DataIterator, "next", lambda self: shown.append(take(self)) or shown[-1])
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cudnn", "--log-step", 4, "--save-interval", 9))
     assert code == 2 and len(done) == 8 and "identity_mapping_loss_x is nan in iteration 4" in err
     record = json.loads((tmp_path / "diverged_000004.json").read_text())
@@ -361,8 +364,18 @@ def test_statistics_do_not_overflow():
     np.testing.assert_allclose(y.d, want, atol=1e-3)
 
 
+def scales(model):
+    """The loss scale of each optimizer."""
+    return [optimizer.scale for optimizer in model.optimizers.values()]
+
+
+def solvers(model):
+    """Adam of each network."""
+    return [solver for optimizer in model.optimizers.values() for solver in optimizer.solvers.values()]
+
+
 def model_and_batches(*more):
-    model = InstaGAN(train_args("", [*SMALL, *map(str, more)]))
+    model = InstaGAN(Settings.of(train_args("", [*SMALL, *map(str, more)])))
     random = np.random.default_rng(0)
     # weights of 0.02 leave most gradients of so small a network below what half precision knows
     for name, variable in nn.get_parameters().items():
@@ -372,7 +385,7 @@ def model_and_batches(*more):
     for domain in "xy":
         masks = -np.ones((3, 12, 16), np.float32)
         masks[0, :5, :9] = masks[1, 6:, 8:] = masks[2, 3:9, 3:7] = 1
-        batches[domain] = Batch([random.uniform(-1, 1, (3, 12, 16))], [masks], model.ins_per)
+        batches[domain] = Batch([random.uniform(-1, 1, (3, 12, 16))], [masks], model.settings.ins_per)
     return model, batches
 
 
@@ -387,21 +400,21 @@ def test_losses_in_half_are_those_in_float(clean_nnabla):
         assert all(v.data.dtype == np.float32 for v in nn.get_parameters(grad_only=False).values())
     for one, other, tolerance in zip(*found, (0.01, 0.05)):
         assert len(one) == 10 and other == pytest.approx(one, rel=tolerance)
-    assert {scale.value for scale in model.scales.values()} == {LossScale.START}
-    assert all(scale.clean == 4 for scale in model.scales.values()), "two passes in each of two iterations"
+    assert {scale.value for scale in scales(model)} == {LossScale.START}
+    assert all(scale.clean == 4 for scale in scales(model)), "two passes in each of two iterations"
 
 
 @pytest.mark.usefixtures("half")
 def test_an_overflow_halves_the_scale_and_is_done_again():
     model, batches = model_and_batches()
-    for scale in model.scales.values():
+    for scale in scales(model):
         scale.value = 2.0**18
     first = model.step(batches).read(ALONE)
     assert all(np.isfinite(v).all() for v in model.parameters().values())
-    assert all(scale.clean >= 1 for scale in model.scales.values())
-    assert 1 <= model.scales["gen"].value < 2**18
+    assert all(scale.clean >= 1 for scale in scales(model))
+    assert 1 <= model.optimizers["gen"].scale.value < 2**18
     # nothing is left out: each solver has had its update in both passes
-    assert {s.t for solver in model.solvers.values() for s in solver.get_states().values()} == {2}
+    assert {s.t for solver in solvers(model) for s in solver.get_states().values()} == {2}
     nn.clear_parameters()
     again, batches = model_and_batches()
     assert again.step(batches).read(ALONE) == pytest.approx(first, rel=0.02)
@@ -413,15 +426,15 @@ def test_the_scale_does_not_change_the_update():
     for value in (2.0**10, 2.0**12):
         nn.clear_parameters()
         model, batches = model_and_batches()
-        for scale in model.scales.values():
+        for scale in scales(model):
             scale.value = value
         before = model.parameters()
         model.step(batches)
-        assert {scale.value for scale in model.scales.values()} == {value}
+        assert {scale.value for scale in scales(model)} == {value}
         after = model.parameters()
         moved.append(np.concatenate([(after[n] - before[n]).ravel() for n in after if n.endswith("/W")]))
         # Adam's steps would not show a factor that was left in the gradients; its means of them do
-        states = [state.pstate["mean"] for solver in model.solvers.values() for state in solver.get_states().values()]
+        states = [state.pstate["mean"] for solver in solvers(model) for state in solver.get_states().values()]
         means.append(np.array([np.abs(mean.d).mean() for mean in states]))
     assert np.abs(moved[0]).max() > 1e-4
     # signs of gradients near zero are rounding's, and Adam's first updates are signs
@@ -434,8 +447,8 @@ def test_the_scale_does_not_change_the_update():
 @pytest.mark.usefixtures("half")
 def test_gradients_that_no_scale_makes_finite_are_a_divergence():
     model, batches = model_and_batches()
-    model.scales["gen"].value = 2.0
-    next(iter(model.trained["gen_x2y"].values())).d = np.nan
+    model.optimizers["gen"].scale.value = 2.0
+    next(iter(model.optimizers["gen"].parameters["gen_x2y"].values())).d = np.nan
     with pytest.raises(Diverged, match="^gen: gradients are infinite or no numbers, whatever the loss scale"):
         model.step(batches)
 
@@ -519,4 +532,4 @@ def test_networks_that_have_no_loss_scale_stay_in_float():
     owner = nn.Variable.from_numpy_array(np.ones((1, 1), np.float32))
     assert np.dtype("float16") in types_in(generator(x, a, owner, Architecture(ngf=2, n_blocks=0))[0])
     assert types_in(Classifier("classifier")._score) == {np.dtype("float32")}
-    assert types_in(Segmenter(Settings((16, 16), (True, True)), (2, 2)).graph(1)[1]) == {np.dtype("float32")}
+    assert types_in(Segmenter(SegmenterSettings((16, 16), (True, True)), (2, 2)).graph(1)[1]) == {np.dtype("float32")}

@@ -25,6 +25,8 @@ from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
 from tests.helpers import ROOT
 from training import checkpoint
+from training.data_parallel import check_same_iteration
+from training.settings import Settings
 
 SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
 SMALL += "--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0".split()
@@ -179,19 +181,19 @@ def test_bytes_are_gathered_whole(length):
 
 
 def test_each_draws_its_own_translations_from_its_pool():
-    models = [InstaGAN(train_args("", SMALL), SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
+    models = [InstaGAN(Settings.of(train_args("", SMALL)), SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
     draws = [model.rng.random(4).tolist() for model in models]
     assert draws[0] != draws[1]
     first, second = (model.parameters() for model in models)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_processes_that_see_other_folders_are_refused(data, tmp_path):
-    run = train.Run(train_args("", arguments(data, tmp_path)))
-    run.check_agreement()
-    run.processes = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, 7])
+def test_processes_that_see_other_folders_are_refused(tmp_path):
+    check_same_iteration(ALONE, 3, str(tmp_path))
+    together = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, 3])
+    check_same_iteration(together, 3, str(tmp_path))
     with pytest.raises(UserError, match="not all processes see the checkpoints in"):
-        run.check_agreement()
+        check_same_iteration(together, 7, str(tmp_path))
 
 
 def test_on_a_cpu_several_are_refused(monkeypatch):

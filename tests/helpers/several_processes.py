@@ -28,6 +28,8 @@ from backend.context import set_context
 from common.errors import run_main
 from data.loader import Sample
 from instagan import InstaGAN
+from training.data_parallel import pictures_in_passes
+from training.settings import Settings
 from translation.sequence import Batch
 
 HEIGHT, WIDTH = 12, 16
@@ -103,17 +105,18 @@ def steps(joined: processes.Processes, file: Path) -> None:
     set_context("cpu")
     kernels.configure("nnabla")
     each = 4 // joined.size
-    model, losses = InstaGAN(train_args("", [*FLAGS, "--batch-size", str(each)]), joined), []
+    model, losses = InstaGAN(Settings.of(train_args("", [*FLAGS, "--batch-size", str(each)])), joined), []
     for iteration in range(2):
         batches = {}
         for domain, counts in COUNTS.items():
             own = range(joined.rank * each, (joined.rank + 1) * each)
             samples = [sample(counts[i], 10 * iteration + i + 100 * (domain == "y")) for i in own]
-            batches[domain] = Batch.of(samples, model.ins_per)
-        losses.append(model.step(batches, joined.total(model.pictures_in_passes(batches))).read(joined))
+            batches[domain] = Batch.of(samples, model.settings.ins_per)
+        totals = joined.total(pictures_in_passes(batches, model.settings.passes))
+        losses.append(model.step(batches, totals).read(joined))
     parameters = {name.replace("/", "."): value for name, value in model.parameters().items()}
-    np.savez(file, losses=json.dumps(losses), updates=[s.t for s in model.solvers["dis_x"].get_states().values()][0],
-             **parameters)  # fmt: skip
+    states = model.optimizers["dis_x"].solvers["dis_x"].get_states()
+    np.savez(file, losses=json.dumps(losses), updates=next(iter(states.values())).t, **parameters)
 
 
 def main() -> int:

@@ -285,7 +285,7 @@ def _add_segmentation(parser: argparse.ArgumentParser) -> None:
     add("--dataroot", default=None, help="data set folder; masks are found for PHASE{A,B} of it")
     add("--phase", default="val", help="which pictures of the data set: val, test, ...")
     add("--image", default=None, help="a folder of pictures; their masks go into FOLDER_seg")
-    add("--domain", choices=("A", "B"), default=None, help="domain of the instances to find (default: each folder its own)")
+    add("--domain", choices=("A", "B"), default=None, help="domain of the instances to find (default: each its own)")
     add("--overwrite", action="store_true", help="predict again where masks were predicted before; other masks stay")
 
 

@@ -393,7 +393,7 @@ FULL = SIZE[0] * SIZE[1]
 )
 def test_coco_refuses_what_is_no_mask(tmp_path, photo, segmentation):
     source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [segmentation])))
-    with pytest.raises(UserError, match="annotation 0 of photo.jpg cannot be used: (it|its|a) .*; mend it") as caught:
+    with pytest.raises(UserError, match="annotation 0 of photo.jpg cannot be used: (it|its|a) .*; fix it") as caught:
         read(source, photo)
     assert "\n" not in str(caught.value)
 
@@ -587,7 +587,7 @@ def test_labelme_files_without_size_are_of_the_picture(tmp_path, photo):
 )
 def test_labelme_refuses_what_is_no_shape(tmp_path, photo, shape):
     document = labelme(SIZE, [{**labelme_shape("polygon", [(3, 2), (20, 2), (20, 9)]), **shape}])
-    with pytest.raises(UserError, match="photo.json: a shape 'sheep' cannot be used: .*; mend it") as caught:
+    with pytest.raises(UserError, match="photo.json: a shape 'sheep' cannot be used: .*; fix it") as caught:
         read(open_source(write_json(tmp_path / "photo.json", document)), photo)
     assert "\n" not in str(caught.value)
 

@@ -298,7 +298,7 @@ def test_mhp_refuses_what_it_cannot_use(mhp_root, tmp_path):
     assert "two different" in refused("hat", "hat")
     assert "trainA" in refused("scarf", "hat")
     (mhp_root / "test_list.txt").write_text("../../etc/passwd\n")
-    assert "no name of a .jpg file" in refused()
+    assert "not the name of a .jpg file" in refused()
     (mhp_root / "test_list.txt").write_text("0011.jpg\n0011.jpg\n")
     assert "twice" in refused()
     (mhp_root / "test_list.txt").unlink()
@@ -526,7 +526,7 @@ def test_import_refuses_before_the_work_starts(tmp_path, run_main):
 
     same = ("--a", photos, "--b", photos)
     usable = (*same, "--a-masks", good, "--b-masks", good)
-    assert "it cannot be told" in refused(*same) and "--a-format" in refused(*same)
+    assert "could be of two formats" in refused(*same) and "--a-format" in refused(*same)
     assert "required: --b" in refused("--a", photos)
     assert "a is empty" in refused("--a", "", "--b", photos)
     assert "no folder" in refused("--a", tmp_path / "nowhere", "--b", photos)

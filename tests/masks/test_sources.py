@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances read from masks, label maps, COCO and LabelMe, against masks that are known by construction.
 
-python -m pytest tests/test_mask_sources.py
+python -m pytest tests/masks/test_sources.py
 """
 
 from __future__ import annotations
@@ -675,6 +675,6 @@ def test_any_byte_may_be_any_other(tmp_path, photo, kind, document):
 
 
 def test_files_that_are_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("masks.mask_source.MOST_BYTES", 100)
+    monkeypatch.setattr("masks.annotation_files.MOST_BYTES", 100)
     with pytest.raises(UserError, match="too large"):
         open_source(write_json(tmp_path / "a.json", COCO))

@@ -34,7 +34,7 @@ def add_limits(parser: Parser, min_area: float) -> None:
         default=min_area,
         help="leave out instances that cover less than this share of their picture (0.001: a thousandth of its pixels)",
     )
-    add("--max-instances", type=whole(1), metavar="N", help="keep only the N largest instances of a picture (default: all)")
+    add("--max-instances", type=whole(1), help="keep only the largest instances of a picture (default: all)")
 
 
 def add_holdout(parser: Parser) -> None:

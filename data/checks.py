@@ -393,7 +393,7 @@ def _levels(image: Image.Image) -> np.ndarray:
 
 
 def _check_levels(path: Path, image: Image.Image, level: np.ndarray, report: Report) -> bool:
-    """Report what is unusual about a mask's whiteness (H, W) uint8. Returns whether it shows an instance."""
+    """Report an unusual distribution of a mask's whiteness (H, W) uint8. Returns whether it shows an instance."""
     counts = _histogram(level)
     number_white = counts[128:].sum()
     number_not_black = counts[BLACK + 1 :].sum()

@@ -48,7 +48,7 @@ DOWNLOAD = "get LV-MHP v1 by the link at https://github.com/ZhaoJ9014/Multi-Huma
 
 
 class Persons(MaskSource):
-    """One category of LV-MHP v1: an instance is all that one person wears of it; landscapes only if `landscape`."""
+    """One category of LV-MHP v1: an instance is all of it on one person; landscapes only if `landscape`."""
 
     def __init__(self, data_root: Path, category: str, landscape: bool) -> None:
         super().__init__(data_root / "annotations")

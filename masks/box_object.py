@@ -127,7 +127,7 @@ def _surroundings(picture: np.ndarray, box: Box) -> Tuple[np.ndarray, Tuple[slic
     x = _span(x0, x1, picture.shape[1], scale)
     y = _span(y0, y1, picture.shape[0], scale)
     # a copy of this part only: the picture may be large
-    top, left = int(y.start), int(x.start)
+    top, left = (int(span.start) for span in (y, x))
     bottom, right = (int(np.ceil(span.stop - 1e-6)) for span in (y, x))
     part = Image.fromarray(np.ascontiguousarray(picture[top:bottom, left:right]))
     small_size = (x.before + x.length + x.after, y.before + y.length + y.after)

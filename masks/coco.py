@@ -38,7 +38,7 @@ class _Annotation(NamedTuple):
 
 
 def compact(entry: Dict[str, Any]) -> Any:
-    """Reduce an object in a JSON file to what is needed of it, for `read_document`.
+    """Reduce an object in a JSON file to the fields that are needed, for `read_document`.
 
     COCO has annotations by the million, and they take a fifth of the memory this way. Other objects stay as they are.
     """
@@ -170,7 +170,7 @@ class CocoFile(MaskSource):
         height = size[0] if picture.height is None else picture.height
         width = size[1] if picture.width is None else picture.width
         if not (is_length(height) and is_length(width)):
-            raise UserError(f"{self.path} gives {image.name} no height and width that can be meant; fix them")
+            raise UserError(f"{self.path} has no valid height and width of {image.name}; fix them")
         return int(height), int(width)
 
     def _category(self, annotation: _Annotation) -> str:

@@ -78,7 +78,7 @@ def _read_file(path: Path) -> _Document:
         raise UserError(f"{path} is not a file of LabelMe: {problem}; fix it, or remove it")
     sides = [document.get("imageHeight"), document.get("imageWidth")]
     if not all(side is None or is_length(side) for side in sides):
-        raise UserError(f"{path} gives its picture no height and width that can be meant; fix it")
+        raise UserError(f"{path} has no valid height and width of its picture; fix it")
     height, width = (None if side is None else int(side) for side in sides)
     return _Document(shapes, height, width)
 

@@ -74,7 +74,7 @@ def assert_same(masks, expected):
         np.testing.assert_array_equal(mask, truth)
 
 
-# --- what each format holds -------------------------------------------------------------------------------------------
+# --- the formats -----------------------------------------------------------------------------------------------------
 
 
 def as_masks(folder, masks):
@@ -200,7 +200,7 @@ def test_empty_masks_are_no_instances(tmp_path, photo):
     assert_same(read(open_source(tmp_path / "set"), photo), [MASKS[0]])
 
 
-# --- what `auto` takes a path for -------------------------------------------------------------------------------------
+# --- recognizing the format -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_coco_refuses_unknown_categories_and_pictures_without_size(tmp_path, pho
     document["annotations"][0]["category_id"] = 1
     for side in ("30", 30.5, -30, 10**30, True):
         document["images"][0]["height"] = side
-        with pytest.raises(UserError, match="no height and width"):
+        with pytest.raises(UserError, match="no valid height and width"):
             read(open_source(write_json(tmp_path / "a.json", document)), photo)
     # as some tools write it, or leave it out
     for side in (float(SIZE[0]), None):
@@ -637,7 +637,7 @@ def replaced(document, path, value, remove):
 
 
 def read_all(kind, path, photo):
-    """Whatever a source makes of a file: instances of the picture, or a UserError of one line."""
+    """A source returns instances of the picture, or raises a UserError of one line."""
     try:
         source = kind(path)
         assert all(isinstance(category, str) for category in source.categories())

@@ -33,7 +33,7 @@ from common import files
 from common.progress import say
 from data import instances, pictures
 from data.items import Item, find_items, find_pictures, is_text, list_files, mask_folder_of
-from masks.reader import MaskReader, find_annotations, mask_reader
+from masks.reader import MaskOptions, MaskReader, find_annotations, mask_reader
 from translation import keep_size
 from translation.keep_size import PlacedMask, Window
 from translation.results import Results, Translation
@@ -52,14 +52,15 @@ class Task:
 def main() -> int:
     """Run the command line; the exit code is 1 where a picture could not be translated."""
     args = translate_args(__doc__)
-    annotations = find_annotations(args)
+    mask_options = MaskOptions(args.masks, args.mask_format, args.category, args.box, args.segmenter)
+    annotations = find_annotations(mask_options, args.image)
     items = find_pictures_to_translate(args, annotations)
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
     model = load_translator(args)
     check_masks(args, model.translator)
-    task = Task(args, model, mask_reader(args, annotations, items))
+    task = Task(args, model, mask_reader(mask_options, annotations, items, args.direction[0]))
     if not args.keep_size and model.translator.ins_per:
         print("pictures are resized to that (--keep-size leaves them as large as they are)")
     files.make_folder(results.folder, "--output")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from common.command_line import Parser
 from data import pictures
-from data.instances import iou
+from data.instances import bounding_box, iou
 from data.items import find_items
 from masks.box_object import Box, NothingFound, clipped, ellipse, find_object
 
@@ -66,9 +66,13 @@ def _objects(root: str, phase: str, domain: str) -> Iterator[Tuple[np.ndarray, n
 
 
 def _loose_box(truth: np.ndarray, rng: np.random.Generator) -> Box:
-    (y0, y1), (x0, x1) = ((line[0], line[-1] + 1) for line in (np.flatnonzero(truth.any(axis=a)) for a in (1, 0)))
-    more = rng.uniform(*LOOSE, 4) * (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
-    return int(x0 - more[0]), int(y0 - more[1]), int(np.ceil(x1 + more[2])), int(np.ceil(y1 + more[3]))
+    rows, columns = bounding_box(truth)
+    height = rows.stop - rows.start
+    width = columns.stop - columns.start
+    left, top, right, bottom = rng.uniform(*LOOSE, 4) * (width, height, width, height)
+    x1 = int(np.ceil(columns.stop + right))
+    y1 = int(np.ceil(rows.stop + bottom))
+    return int(columns.start - left), int(rows.start - top), x1, y1
 
 
 if __name__ == "__main__":

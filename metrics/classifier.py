@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, NamedTuple
 
 import nnabla as nn
 import nnabla.functions as F
@@ -24,6 +24,7 @@ from backend.layers import Tensor, convolution, plain
 from common.errors import UserError
 from common.json_file import read_json
 from data import pictures
+from data.instances import bounding_box
 from weights import model_file
 
 SIZE = 64
@@ -183,16 +184,11 @@ def instance_crop(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     `mask` (H, W) bool must not be empty; beyond the picture its border is repeated.
     """
-    (top, bottom), (left, right) = (_extent(mask.any(axis=axis)) for axis in (1, 0))
-    side = int(np.ceil(max(bottom - top, right - left) * (1 + 2 * MARGIN)))
-    top, left = (top + bottom - side) // 2, (left + right - side) // 2
+    spans = bounding_box(mask)
+    side = int(np.ceil(max(span.stop - span.start for span in spans) * (1 + 2 * MARGIN)))
+    top, left = ((span.start + span.stop - side) // 2 for span in spans)
     rows, columns = (np.clip(np.arange(o, o + side), 0, n - 1) for o, n in zip((top, left), mask.shape))
     return whole(picture[rows[:, None], columns[None]])
-
-
-def _extent(line: np.ndarray) -> Tuple[int, int]:
-    inside = np.flatnonzero(line)
-    return int(inside[0]), int(inside[-1]) + 1
 
 
 def _to_network(shown: np.ndarray) -> np.ndarray:

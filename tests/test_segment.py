@@ -52,7 +52,7 @@ def make_small(patch):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A model that the command line trained for some seconds, and what it printed and wrote of its quality."""
+    """A model that the command line trained for some seconds, with the file of its quality."""
     path = tmp_path_factory.mktemp("model") / "shapes.h5"
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch)

@@ -9,6 +9,7 @@ from typing import Sequence, Tuple
 import numpy as np
 from PIL import Image
 
+from data.instances import bounding_box
 from data.pictures import masks_to_network, resized
 
 OUTLINES = 384  # pixels of the longer side that outlines have at least
@@ -57,10 +58,10 @@ def _distance_to_edge(inside: np.ndarray, margin: int) -> Tuple[Tuple[slice, sli
     # slow to import, and training does without
     from scipy.ndimage import distance_transform_edt
 
-    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return (slice(0), slice(0)), np.zeros((0, 0), np.float32)
-    window = tuple(slice(max(0, n[0] - margin), n[-1] + margin + 1) for n in (rows, columns))
+    box = bounding_box(inside)
+    if not box[0].stop:
+        return box, np.zeros((0, 0), np.float32)
+    window = tuple(slice(max(0, span.start - margin), span.stop + margin) for span in box)
     part = np.pad(inside[window], 1)
     # to the nearest pixel of the other kind; the edge is half a pixel before it
     distance = np.where(part, distance_transform_edt(part), distance_transform_edt(~part)) - 0.5

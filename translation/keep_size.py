@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from data import pictures
+from data.instances import bounding_box
 
 Size = Tuple[int, int]
 # a picture (3, h, w) and masks (n, h, w) in [-1, 1], and the same translated
@@ -98,10 +99,8 @@ class PlacedMask:
 
 def placed(mask: np.ndarray) -> PlacedMask:
     """Keep of a mask (H, W) bool no more than the smallest window around its instance; of an empty one, nothing."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return PlacedMask(Window(0, 0, 0, 0), np.zeros((0, 0), np.uint8))
-    window = Window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    rows, columns = bounding_box(mask)
+    window = Window(rows.start, columns.start, rows.stop, columns.stop)
     return PlacedMask(window, mask[window.slices].astype(np.uint8) * 255)
 
 
@@ -196,10 +195,9 @@ def blend(picture: np.ndarray, window: Window, translated: np.ndarray, union: np
     window's size, is True, and let it fade out around there over as many pixels as one of the translation is wide."""
     width = max(LEAST_FEATHER, round(max(a / b for a, b in zip(window.size, translated.shape))))
     weight = feathered(union, width, window, picture.shape[:2])
-    rows, columns = (np.flatnonzero(weight.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    touched = bounding_box(weight)
+    if not touched[0].stop:
         return
-    touched = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     weight, part = weight[touched], picture[window.slices][touched]
     scaled = np.asarray(pictures.resized(Image.fromarray(translated), window.size))[touched]
     for channel in range(3):

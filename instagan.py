@@ -2,7 +2,8 @@
 """InstaGAN: two generators and two discriminators, and one training iteration (paper, section 2).
 
     networks, equation 1                     models.py
-    losses, equations 2 to 6                 losses.py; put together in training/graphs.py
+    losses, equations 2 to 5                 losses.py
+    their weighted sum, equation 6           training/graphs.py
     sequential mini-batch, section 2.3       `InstaGAN.step`; translation/sequence.py
 """
 
@@ -19,13 +20,13 @@ from backend.precision import is_half
 from backend.processes import ALONE, Processes
 from data import instances
 from models import DOMAINS, GENERATORS, NETWORKS, OTHER, create_parameters
-from training.data_parallel import Shares, pictures_in_passes, shares_of_passes
-from training.graphs import GeneratorGraph, discriminator_graph, generator_graph
+from training.data_parallel import Shares, shares_alone, stand_in
+from training.graphs import GeneratorGraph, build_discriminator_graph, build_generator_graph
 from training.image_pool import ImagePool
 from training.optimizer import Optimizer
 from training.settings import Settings
 from training.step_losses import StepLosses
-from translation.sequence import Batch, Examples, MaskSet, MiniBatch, SequentialTranslation, Translated
+from translation.sequence import Batch, JudgedPictures, MaskSet, MiniBatch, SequentialTranslation, Translated
 from weights import model_file
 
 # arrays by name, and plain values that JSON can hold
@@ -36,7 +37,7 @@ class InstaGAN:
     """The four networks with their optimizers and image pools, and one training iteration.
 
     Where several `processes` train together, each has its own pictures of every batch, and weights its gradients and
-    losses by its share in the pictures of all. Alone, all shares are 1.
+    losses by its share in the pictures of all (training/data_parallel.py). A single process has shares of 1.
     """
 
     def __init__(self, settings: Settings, processes: Processes = ALONE) -> None:
@@ -47,7 +48,7 @@ class InstaGAN:
         # The running statistics of batch normalization depend on the order in which the two domains are seen, and
         # several processes must add up in the same order.
         parallel = settings.architecture.norm == "instance" and kernels.active() and processes.size == 1
-        self.side_by_side = kernels.side_by_side if parallel else kernels.in_turn
+        self.run_both = kernels.side_by_side if parallel else kernels.in_turn
 
         self.optimizers = {
             "gen": self._optimizer("gen", list(GENERATORS.values()), settings.learning_rate_G),
@@ -55,26 +56,37 @@ class InstaGAN:
             "dis_y": self._optimizer("dis_y", ["dis_y"], settings.learning_rate_D),
         }
         self.set_learning_rate(epoch=0)
-        self.rng = np.random.default_rng([settings.seed, 2, processes.rank])
-        self.pools = {domain: ImagePool(settings.pool_size, self.rng) for domain in DOMAINS}
+        self.pool_rng = np.random.default_rng([settings.seed, 2, processes.rank])
+        self.pools = {domain: ImagePool(settings.pool_size, self.pool_rng) for domain in DOMAINS}
 
-        # A graph for each number of pictures, instances and earlier masks that occurs. They take some MB each, so
-        # those of more than four passes are built again in each step, which takes 0.04 s.
-        self.generator_graph = lru_cache(8)(partial(generator_graph, settings))
-        self.discriminator_graph = lru_cache(16)(partial(discriminator_graph, settings))
+        # A graph for each number of pictures, instances and earlier masks that occurs: 8 are all of the default
+        # `--ins-max 4 --ins-per 2` at batch size 1. They take some MB each, so beyond that they are built again, which
+        # takes 0.04 s.
+        self.generator_graph = lru_cache(8)(partial(build_generator_graph, settings))
+        self.discriminator_graph = lru_cache(16)(partial(build_discriminator_graph, settings))
 
     # --- one iteration
 
-    def step(self, batches: Dict[str, Batch], totals: np.ndarray | None = None) -> StepLosses:
+    def step(self, batches: Dict[str, Batch], shares_of_passes: List[Shares] | None = None) -> StepLosses:
         """One iteration on a batch of each domain: all passes of the sequential mini-batch (paper, section 2.3).
 
-        `totals` is the sum of `pictures_in_passes` over all processes, where there are several. On a GPU this returns
+        In pass m, for each domain that still has an instance,
+
+        1. translate the next instances: (y'_m, b'_m) = G(x_m, a_m), where x_1 = x and x_m = y'_{m-1}, a constant;
+        2. update both generators: D(y'_m, b'_1, ..., b'_m) with the masks of earlier passes as constants, and the
+           content losses on (x_m, a_m) and (y'_m, b'_m);
+        3. update the discriminators: real pictures with all their masks against translations out of the image pool,
+           which takes every (y'_m, b'_1, ..., b'_m).
+
+        A domain without an instance left is skipped, and the D that judges its translations is not updated. Pictures
+        without any instance are not trained on.
+
+        `shares_of_passes` are those of one of several processes (training/data_parallel.py). On a GPU this returns
         before the work is done, except in half precision, which looks for an overflow before each update.
         """
         losses = StepLosses()
         translations = {domain: SequentialTranslation(batch) for domain, batch in batches.items()}
-        pictures = pictures_in_passes(batches, self.settings.passes)
-        for shares in shares_of_passes(pictures, pictures if totals is None else totals):
+        for shares in shares_alone(batches) if shares_of_passes is None else shares_of_passes:
             losses.begin_pass()
             fakes = self.update_generators(translations, shares, losses)
             self.update_discriminators(batches, fakes, shares, losses)
@@ -87,23 +99,31 @@ class InstaGAN:
 
         Returns, for each domain, the translations so far of its pictures: y'_m with b'_1, ..., b'_m.
         """
-        mini_batches = {domain: translations[domain].mini_batch() for domain in shares}
+        mini_batches = {}
+        for domain in shares:
+            translation = translations[domain]
+            mini_batches[domain] = translation.mini_batch() if translation.remaining else stand_in(translation.batch)
 
-        def backward(scale: float) -> List[GeneratorGraph]:
-            return self.side_by_side(
+        optimizer = self.optimizers["gen"]
+        while True:
+            optimizer.zero_grad()
+            graphs = self.run_both(
                 [
-                    partial(self.generator_pass, domain, mini_batch, scale * shares[domain])
+                    partial(self.generator_pass, domain, mini_batch, optimizer.loss_scale * shares[domain])
                     for domain, mini_batch in mini_batches.items()
                 ]
             )
+            if optimizer.update():
+                break
 
-        graphs = self.optimizers["gen"].step(backward)
         fakes = {}
         for domain, graph in zip(mini_batches, graphs):
             for name, loss in graph.losses.items():
                 losses.add(name, shares[domain], arrays.copy(loss.data))
-            y, b = (arrays.copy(variable.data) for variable in graph.translated)
-            fakes[domain] = translations[domain].advance(y, b)
+            if translations[domain].remaining:
+                # copies, detached from the graph: y'_m is the next pass's picture and b'_m an earlier mask, constants
+                y, b = (arrays.copy(variable.data) for variable in graph.translated)
+                fakes[domain] = translations[domain].advance(y, b)
         return fakes
 
     def generator_pass(self, domain: str, batch: MiniBatch, factor: float = 1.0) -> GeneratorGraph:
@@ -111,8 +131,8 @@ class InstaGAN:
 
         The graph that is returned holds the losses, y' and b' until it is run again.
         """
-        earlier = sum(batch.earlier.counts) if batch.earlier else 0
-        graph = self.generator_graph(domain, batch.pictures.shape[0], sum(batch.masks.counts), earlier)
+        n_earlier = sum(batch.earlier.counts) if batch.earlier else 0
+        graph = self.generator_graph(domain, batch.pictures.shape[0], sum(batch.masks.counts), n_earlier)
         graph.run(batch, factor)
         return graph
 
@@ -123,42 +143,44 @@ class InstaGAN:
         updates = {}
         for source, share in shares.items():
             domain = OTHER[source]
-            real = Examples(batches[domain].pictures, batches[domain].masks)
-            # where this process had nothing to translate, its share is 0, and whatever is judged does not count
-            fake = self.from_pool(domain, fakes[source]) if fakes[source] else real
+            real = JudgedPictures(batches[domain].pictures, batches[domain].masks)
+            # where this process had nothing to translate its share is 0, and the real pictures stand in
+            fake = self.from_pool(domain, fakes[source]) if source in fakes else real
             updates[domain] = partial(self.update_discriminator, domain, real, fake, share)
-        for domain, terms in zip(updates, self.side_by_side(list(updates.values()))):
+        for domain, terms in zip(updates, self.run_both(list(updates.values()))):
             for share, loss in terms:
                 losses.add(f"discriminator_loss_{domain}", share, loss)
 
-    def from_pool(self, domain: str, fakes: List[Translated]) -> Examples:
+    def from_pool(self, domain: str, fakes: List[Translated]) -> JudgedPictures:
         """Put translations into the image pool of `domain`, and take as many out."""
         pictures, masks = zip(*[self.pools[domain].query(fake) for fake in fakes])
-        return Examples(arrays.concatenate(pictures), MaskSet.join(masks))
+        return JudgedPictures(arrays.concatenate(pictures), MaskSet.join(masks))
 
     def update_discriminator(
-        self, domain: str, real: Examples, fake: Examples, fake_share: float
+        self, domain: str, real: JudgedPictures, fake: JudgedPictures, fake_share: float
     ) -> List[Tuple[float, nn.NdArray]]:
         """Update the discriminator of `domain` once. Returns the two terms of its loss with their shares."""
         # each process has as many real pictures as any other
         real_share = 1 / self.processes.size
-
-        def backward(scale: float) -> List[nn.NdArray]:
-            return [
-                self.discriminator_pass(domain, real, 1.0, scale * real_share),
-                self.discriminator_pass(domain, fake, 0.0, scale * fake_share),
-            ]
-
-        real_loss, fake_loss = self.optimizers[f"dis_{domain}"].step(backward)
+        optimizer = self.optimizers[f"dis_{domain}"]
+        while True:
+            optimizer.zero_grad()
+            real_loss = self.discriminator_pass(domain, real, 1.0, optimizer.loss_scale * real_share)
+            fake_loss = self.discriminator_pass(domain, fake, 0.0, optimizer.loss_scale * fake_share)
+            if optimizer.update():
+                break
         return [(real_share, real_loss), (fake_share, fake_loss)]
 
-    def discriminator_pass(self, domain: str, examples: Examples, target: float, factor: float = 1.0) -> nn.NdArray:
-        """Score pictures with their masks against `target`, and add `factor` times the gradients to those of D.
+    def discriminator_pass(
+        self, domain: str, judged: JudgedPictures, label: float, factor: float = 1.0
+    ) -> nn.NdArray:
+        """Score pictures with their masks against `label`, and add `factor` times the gradients to those of D.
 
         Returns half of the LSGAN loss.
         """
-        graph = self.discriminator_graph(domain, examples.pictures.shape[0], sum(examples.masks.counts))
-        graph.run(examples, target, factor)
+        graph = self.discriminator_graph(domain, judged.pictures.shape[0], sum(judged.masks.counts))
+        graph.run(judged, label, factor)
+        # copied, since the next call may run the same graph
         return arrays.copy(graph.loss.data)
 
     def set_learning_rate(self, epoch: int) -> None:
@@ -170,7 +192,7 @@ class InstaGAN:
 
     def _optimizer(self, name: str, networks: List[str], learning_rate: float) -> Optimizer:
         betas = (self.settings.beta1, self.settings.beta2)
-        return Optimizer(name, networks, learning_rate, betas, self.processes, self.side_by_side)
+        return Optimizer(name, networks, learning_rate, betas, self.processes, self.run_both)
 
     # --- saving and resuming
 
@@ -202,7 +224,7 @@ class InstaGAN:
                 values[f"pool/{domain}/{i}/picture"] = arrays.read(picture)[0]
                 values[f"pool/{domain}/{i}/masks"] = arrays.read(masks)[:, 0]
         counts = {domain: len(pool.items) for domain, pool in self.pools.items()}
-        return values, {"pools": counts, "rng": self.rng.bit_generator.state}
+        return values, {"pools": counts, "rng": self.pool_rng.bit_generator.state}
 
     def set_state(self, values: Dict[str, np.ndarray], state: Dict[str, Any]) -> None:
         """Go on from a `state()`.
@@ -234,7 +256,7 @@ class InstaGAN:
                     raise ValueError(f"the pool of {domain} is of another size")
                 items.append((arrays.upload(picture[None]), arrays.upload(instances.pack([masks]))))
             pool.items = items
-        self.rng.bit_generator.state = state["rng"]
+        self.pool_rng.bit_generator.state = state["rng"]
 
 
 def _below(prefix: str, values: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

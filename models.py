@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks of InstaGAN (Mo, Cho, Shin, ICLR 2019, section 2.1 and appendix D), as the authors' code builds them.
+"""The networks of InstaGAN (Mo, Cho, Shin, ICLR 2019, section 2.1 and appendix), as the authors' code builds them.
 
     generator       G: (x, a) -> (y', b')                    figure 2, equation 1
     discriminator   D: (x, a) -> scores of patches           figure 2
@@ -35,9 +35,9 @@ OTHER = {"x": "y", "y": "x"}
 # scopes of parameters: gen_x2y translates A to B, dis_y judges pictures of B
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
-LARGEST_SIDE = 4096  # pixels that pictures may be high or wide, so that a typing error does not ask for all the memory
+LARGEST_SIDE = 4096  # limit of a picture's height and width in pixels, against typing errors
 
-Pair = Tuple[nn.Variable, nn.Variable]
+Pair = Tuple[nn.Variable, nn.Variable]  # (x, a), or (weight, bias), or masks with their membership
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,16 @@ def generator(x: nn.Variable, a: nn.Variable, membership: nn.Variable, arch: Arc
         # A constant mask normalizes to exactly 0; in floating point only noise is left, which later normalizations
         # amplify, so zero it.
         mask_features = mask_features * _not_empty(a)
-    scene = F.concatenate(picture_features, _sum_over_instances(mask_features, instances), axis=1)
+    # [h_GX(x), S] with S = the sum of h_GA(a_i), for each picture
+    context = F.concatenate(picture_features, _sum_over_instances(mask_features, instances), axis=1)
     with nn.parameter_scope("decoder_image"):
-        y = _decoder(scene, x.shape[1], arch, mode)
+        y = _decoder(context, x.shape[1], arch, mode)
     with nn.parameter_scope("decoder_mask"):
-        b = _decoder(F.concatenate(mask_features, _of_owner(scene, membership), axis=1), 1, arch, mode)
+        b = _decoder(F.concatenate(mask_features, _of_owner(context, membership), axis=1), 1, arch, mode)
     return y, is_instance * b + (1 - is_instance) * a
 
 
-def generator_twice(first: Pair, second: Pair, membership: nn.Variable, arch: Architecture) -> List[Pair]:
+def generator_on_two_batches(first: Pair, second: Pair, membership: nn.Variable, arch: Architecture) -> List[Pair]:
     """Translate two batches (x, a) that share a membership, for training.
 
     They are translated as one batch, which is faster, where that gives the same; under batch normalization each batch
@@ -141,8 +142,10 @@ def discriminator(
 def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: Sequence[str] = NETWORKS) -> None:
     """Create the parameters of `networks` in NNabla's current scope: weights normal(0, 0.02) from `rng`, biases 0.
 
-    Parameters that exist keep their values. Each network's are in a scope of its name.
+    The power-iteration vectors of spectral normalization are normal(0, 1). Parameters that exist keep their values.
+    Each network's are in a scope of its name.
     """
+    # initializers without an rng of their own draw from this one
     nnabla_prng = nn.random.prng
     nn.random.prng = rng
     try:
@@ -160,7 +163,7 @@ def create_parameters(arch: Architecture, rng: np.random.RandomState, networks: 
 
 def smallest_size(arch: Architecture) -> int:
     """The smallest height and width, a multiple of 4, that G can pad and for which D has a patch to score."""
-    # no picture has the size that 30 layers take, and with a number out of a damaged file 2**n could take all memory
+    # capped: a damaged file could ask for 2**huge
     return max(-(-(2 ** min(arch.n_layers_D, 30) * 3) // 4) * 4, 8)
 
 
@@ -192,6 +195,7 @@ def _not_empty(a: nn.Variable) -> nn.Variable:
 
 def _sum_over_instances(features: nn.Variable, instances: nn.Variable) -> nn.Variable:
     """Sum (M, C, h, w) over the instances of each picture: (B, C, h, w)."""
+    # a product of matrices, (B, M) times (M, C h w)
     total = F.affine(instances, F.reshape(features, (features.shape[0], -1)))
     return F.reshape(total, (instances.shape[0],) + features.shape[1:])
 

@@ -31,13 +31,13 @@ from instagan import InstaGAN
 from models import DOMAINS, NETWORKS
 from training import checkpoint, run_folder
 from training.batches import Batches, training_items
-from training.data_parallel import check_same_iteration, exchange, pictures_in_passes
-from training.divergence import divergence_error
+from training.data_parallel import check_same_iteration, exchange
+from training.divergence import Diverged, divergence_error
 from training.monitors import Monitors, draw_curves, short_summary
 from training.samples import SampleGrid
 from training.saving import Saver
 from training.settings import Settings
-from training.step_losses import Diverged, PendingLosses
+from training.step_losses import PendingLosses
 from weights import model_file
 
 
@@ -80,7 +80,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, joined: Processes = ALONE) -> None:
         self.args = args
-        self.settings = Settings.of(args)
+        self.settings = Settings.from_args(args)
         self.folder = Path(args.monitor_path)
         model_folder = Path(args.model_save_path or args.monitor_path)
         self.processes = joined
@@ -94,11 +94,10 @@ class Run:
         self.saver = Saver(
             self.folder, model_folder, self.settings, self.model, self.batches, self.monitors, self.losses, joined
         )
-        if self.leads:
-            self.samples = SampleGrid(args.dataroot, items, self.settings)
+        self.samples = SampleGrid(args.dataroot, items, self.settings) if self.leads else None
 
         self.iteration = 0
-        self.last_iteration = args.max_epoch * self.batches.epoch
+        self.last_iteration = args.max_epoch * self.batches.iterations_per_epoch
         if args.max_iter:
             self.last_iteration = min(self.last_iteration, args.max_iter)
         self.interruption = Interruption()
@@ -125,7 +124,7 @@ class Run:
             if self.args.resume:
                 run_folder.write_args(self.folder, vars(self.args))
             left = self.last_iteration - self.iteration
-            saves = 1 + left // self.batches.epoch // self.args.save_interval
+            saves = 1 + left // self.batches.iterations_per_epoch // self.args.save_interval
             self.saver.check_space(saves, self.last_iteration, self.args.log_step)
 
     def plan(self) -> str:
@@ -133,8 +132,10 @@ class Run:
         span = f"from {self.iteration} to {self.last_iteration}"
         if self.iteration >= self.last_iteration:
             span = f"all {self.iteration} are done: to go on, give a larger --max-epoch, and --max-iter if it was given"
-        together = f", {self.processes.size} processes together" if self.processes.size > 1 else ""
-        return f"{self.batches.describe()}; an epoch is {self.batches.epoch} iterations{together}; {span}"
+        epoch = f"an epoch is {self.batches.iterations_per_epoch} iterations"
+        if self.processes.size > 1:
+            epoch += f", {self.processes.size} processes together"
+        return f"{self.batches.describe()}; {epoch}; {span}"
 
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
@@ -151,8 +152,9 @@ class Run:
         except Diverged as error:
             suspect = self.losses.suspect
             files = self.batches.files(suspect.names)
-            where = self.folder, self.saver.model_folder
-            raise divergence_error(error, suspect.number, files, *where, self.settings, self.leads) from error
+            raise divergence_error(
+                error, suspect.number, files, self.folder, self.saver.model_folder, self.settings, self.leads
+            ) from error
         except OSError as error:
             raise run_folder.cannot_write(self.folder, self.saver.whole, error, self.processes.size) from error
         finally:
@@ -162,17 +164,20 @@ class Run:
         """The training loop: all iterations that are left, or those up to a signal."""
         planned = {"total": self.last_iteration, "initial": self.iteration}
         with tqdm(**planned, desc="training", unit="it", smoothing=0.1, disable=not self.leads) as bar:
-            self.model.set_learning_rate(self.iteration // self.batches.epoch)
+            self.model.set_learning_rate(self.iteration // self.batches.iterations_per_epoch)
             while self.iteration < self.last_iteration:
+                # if a signal stops the run now, this batch is the first one after --resume
                 batches = self.batches.peek()
-                # several processes agree to go on; alone these are the own signal and pictures
-                pictures = pictures_in_passes(batches, self.settings.passes)
-                self.signal, totals = exchange(self.processes, self.interruption.signal, pictures)
+                # all processes must stop in the same iteration
+                self.signal, shares = exchange(
+                    self.processes, self.interruption.signal, batches, self.settings.passes
+                )
                 if self.signal:
                     break
 
-                self.losses.start(self.iteration, self.batches.advance())
-                self.losses.add(self.model.step(batches, totals))
+                names = self.batches.advance()
+                self.losses.start(self.iteration, names)
+                self.losses.add(self.model.step(batches, shares))
                 self.iteration += 1
                 if self.iteration < self.last_iteration:
                     self.batches.upload_ahead()
@@ -181,8 +186,8 @@ class Run:
                 if arrays.on_cpu() or self.iteration % self.args.log_step == 0:
                     bar.set_postfix(short_summary(self.losses.read()), refresh=False)
                 bar.update()
-                if self.iteration % self.batches.epoch == 0:
-                    self.end_epoch(self.iteration // self.batches.epoch)
+                if self.iteration % self.batches.iterations_per_epoch == 0:
+                    self.end_epoch(self.iteration // self.batches.iterations_per_epoch)
 
     def end_epoch(self, epochs: int) -> None:
         """Samples, a checkpoint and curves where they are due after `epochs` epochs; the next epoch's learning rate."""
@@ -203,7 +208,7 @@ class Run:
         if self.leads:
             self.monitors.flush(self.iteration - 1)
             draw_curves(self.folder)
-        # none ends before the first one has written: mpirun ends all once one has ended by a signal
+        # wait for the first process to finish writing: mpirun ends all once one exits by a signal
         self.processes.total(np.zeros(1))
 
 

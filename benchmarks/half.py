@@ -149,14 +149,14 @@ def train(case: ReferenceCase, run: str, args: argparse.Namespace) -> Losses:
     if emulated:
         # layers are those of half precision, with a loss scale
         precision.set_layers_context(nn.get_current_context())
-    model = InstaGAN(Settings.of(train_args("", training_flags(case))))
+    model = InstaGAN(Settings.from_args(train_args("", training_flags(case))))
     case.set_parameters()
     if run == "float again":
         random = np.random.default_rng(0)
         for variable in nn.get_parameters().values():
             variable.d = variable.d * (1 + 1e-6 * random.normal(size=variable.shape))
     letters, ins_per = DOMAINS.items(), case.settings["ins_per"]
-    batches = {domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in letters}
+    batches = {domain: Batch.from_samples([read_sample(case, "train", letter)], ins_per) for domain, letter in letters}
     bar = tqdm(range(args.iterations), desc=f"{case.name}, {run}", unit="it")
     return [model.step(batches).read(ALONE) for _ in bar]
 

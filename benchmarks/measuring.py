@@ -71,10 +71,10 @@ def network_work(case: Case) -> Callable[[], Any]:
     widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
     counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
     # without a pool of earlier translations, as in pytorch_twin.py
-    model = InstaGAN(Settings.of(train_args("", [*sizes, *widths, *counts, "--pool-size=0"])))
+    model = InstaGAN(Settings.from_args(train_args("", [*sizes, *widths, *counts, "--pool-size=0"])))
     x, a, membership = (v.d for v in inputs(case))
     samples = [Sample("noise", picture, a[own == 1, 0]) for picture, own in zip(x, membership)]
-    batch = Batch.of(samples, case["ins_per"])
+    batch = Batch.from_samples(samples, case["ins_per"])
     return lambda: model.step({"x": batch, "y": batch})
 
 

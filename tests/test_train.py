@@ -29,7 +29,7 @@ from models import FROZEN, NETWORKS, Architecture, create_parameters, discrimina
 from training.saving import Saver
 from training.settings import Settings
 from training.step_losses import StepLosses
-from translation.sequence import Batch, Examples, SequentialTranslation
+from translation.sequence import Batch, JudgedPictures, SequentialTranslation
 from weights import model_file
 
 KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
@@ -544,7 +544,7 @@ def test_batches_of_two_with_batch_normalization(start, data, tmp_path, run_scri
 @pytest.fixture()
 def make_model():
     def make(*arguments):
-        return InstaGAN(Settings.of(train_args("", [*SMALL, *map(str, arguments)])))
+        return InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, arguments)])))
 
     return make
 
@@ -560,7 +560,7 @@ def sample(instances, seed=0):
 
 def step(model, **shown):
     """The losses of an iteration on some samples of x and y."""
-    batches = {domain: Batch.of(samples, model.settings.ins_per) for domain, samples in shown.items()}
+    batches = {domain: Batch.from_samples(samples, model.settings.ins_per) for domain, samples in shown.items()}
     return model.step(batches).read(ALONE)
 
 
@@ -620,8 +620,8 @@ def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_sam
     found = []
     for way in (kernels.in_turn, kernels.side_by_side, kernels.side_by_side):
         nn.clear_parameters()
-        model = InstaGAN(Settings.of(train_args("", size)))
-        model.side_by_side = way
+        model = InstaGAN(Settings.from_args(train_args("", size)))
+        model.run_both = way
         found.append(([step(model, **batches) for _ in range(2)], model.parameters()))
     for losses, tolerance in zip(zip(found[0][0], found[1][0]), (1e-4, 3e-2)):
         # after an update of the weights, as in the tests of parity, rounding shows
@@ -695,7 +695,7 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
     target = {"x": "y", "y": "x"}[source]
     there, back = f"gen_{source}2{target}", f"gen_{target}2{source}"
     samples = [sample(3), sample(4, 1), sample(2, 2)]
-    progress = SequentialTranslation(Batch.of(samples, 2))
+    progress = SequentialTranslation(Batch.from_samples(samples, 2))
     for pass_ in range(2):
         batch = progress.mini_batch()
         u = power_iteration_vectors(model)
@@ -769,8 +769,8 @@ def test_discriminator_loss_is_half_of_what_numpy_says(make_model, target):
     model = make_model()
     u = power_iteration_vectors(model)
     samples = [sample(3), sample(1, 1), sample(0, 2)]
-    batch, shown = Batch.of(samples, 2), [(s.picture, s.masks) for s in samples]
-    loss = float(model.discriminator_pass("y", Examples(batch.pictures, batch.masks), target).data)
+    batch, shown = Batch.from_samples(samples, 2), [(s.picture, s.masks) for s in samples]
+    loss = float(model.discriminator_pass("y", JudgedPictures(batch.pictures, batch.masks), target).data)
     put(u)
     scores = []
     empty = -np.ones((1, HEIGHT, WIDTH), np.float32)
@@ -820,7 +820,7 @@ def test_each_learning_rate_moves_its_own_networks(make_model, flag, still):
 def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypatch):
     used = []
 
-    def noting(self, batches, totals):
+    def noting(self, batches, shares):
         used.append(self.optimizers["dis_x"].solvers["dis_x"].learning_rate())
         return StepLosses()
 

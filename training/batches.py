@@ -21,7 +21,7 @@ from translation.sequence import Batch
 class Batches:
     """The training pictures of both domains as batches, without end.
 
-    `epoch` is the number of batches in which the larger domain is seen once.
+    `iterations_per_epoch` is the number of batches in which the larger domain is seen once.
 
     Raises:
         UserError: where there are fewer pictures than one batch takes.
@@ -46,7 +46,7 @@ class Batches:
         if together > largest:
             each = f" in each of {processes.size} processes" if processes.size > 1 else ""
             raise UserError(f"--batch-size {settings.batch_size}{each} is more than the {largest} pictures; give less")
-        self.epoch = largest // together
+        self.iterations_per_epoch = largest // together
 
     def peek(self) -> Dict[str, Batch]:
         """The next batch of each domain, on the device; `advance` moves on to those after it.
@@ -55,9 +55,8 @@ class Batches:
             UserError: where a file cannot be read.
         """
         if self._uploaded is None:
-            self._uploaded = {
-                domain: Batch.of(iterator.peek(), self._ins_per) for domain, iterator in self._iterators.items()
-            }
+            samples = {domain: iterator.peek() for domain, iterator in self._iterators.items()}
+            self._uploaded = {domain: Batch.from_samples(those, self._ins_per) for domain, those in samples.items()}
         return self._uploaded
 
     def advance(self) -> Dict[str, List[str]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of a training that diverged: the iteration, its files, and a way to go on."""
+"""Training that diverged: the check, and the report with the iteration, its files, and a way to go on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict
 
+import numpy as np
+
 from common import files
 from common.errors import UserError
 from training.settings import Settings
-from training.step_losses import Diverged
+
+
+class Diverged(Exception):
+    """A loss or a parameter is NaN or infinite; the message says which."""
+
+
+def check_finite(values: Dict[str, Any]) -> None:
+    """Raise Diverged where a number, or one in an array, is NaN or infinite."""
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise Diverged(f"{name} is {value}" if np.ndim(value) == 0 else f"{name} holds NaN or infinity")
 
 
 def divergence_error(

@@ -13,9 +13,9 @@ import nnabla as nn
 
 from backend import arrays, kernels
 from losses import context_preserving_loss, lsgan_loss, set_l1_loss
-from models import FROZEN, OTHER, discriminator, generator, generator_twice
+from models import FROZEN, OTHER, discriminator, generator, generator_on_two_batches
 from training.settings import Settings
-from translation.sequence import Examples, MaskInput, MiniBatch
+from translation.sequence import JudgedPictures, MaskInput, MiniBatch
 
 
 @dataclass
@@ -41,49 +41,53 @@ class GeneratorGraph:
 
 @dataclass
 class DiscriminatorGraph:
-    """One pass of D over pictures with masks, with half of the LSGAN loss against a target."""
+    """One pass of D, with half of the LSGAN loss against a label: 1 for real pictures, 0 for fakes."""
 
     y: nn.Variable
     b: MaskInput
-    target: nn.Variable
+    label: nn.Variable
     loss: nn.Variable
     kept: List[nn.NdArray]
 
-    def run(self, examples: Examples, target: float, factor: float) -> None:
+    def run(self, judged: JudgedPictures, label: float, factor: float) -> None:
         """Score, and add `factor` times the gradients of the loss to those of D."""
-        self.y.data = examples.pictures
-        self.b.put(examples.masks)
-        self.target.data = arrays.constant(target)
+        self.y.data = judged.pictures
+        self.b.put(judged.masks)
+        self.label.data = arrays.constant(label)
         forward_and_backward(self.loss, factor, self.kept)
 
 
-def generator_graph(settings: Settings, source: str, pictures: int, masks: int, earlier: int) -> GeneratorGraph:
-    """The losses of one pass from domain `source` = x to y (and the mirror image); paper, equations 2 to 6.
+def build_generator_graph(
+    settings: Settings, source: str, n_pictures: int, n_masks: int, n_earlier: int
+) -> GeneratorGraph:
+    """The losses of one pass from domain `source` = x to y (and the mirror image): equations 2 to 6 of the paper.
 
-    It is for a number of pictures, of their masks, and of masks from earlier passes.
+    For several passes it is their sequential form (section 2.3): the adversarial loss on y'_m with b'_1, ..., b'_m, the
+    others on (x_m, a_m) and (y'_m, b'_m). The numbers are those of pictures, of their masks, and of masks from earlier
+    passes.
     """
     arch = settings.architecture
     slots = settings.ins_per
     target = OTHER[source]
-    x = nn.Variable((pictures, 3, *settings.size))
-    a_input = MaskInput(pictures, masks, settings.size)
+    x = nn.Variable((n_pictures, 3, *settings.size))
+    a_input = MaskInput(n_pictures, n_masks, settings.size)
     a = a_input.masks
-    owner = a_input.membership
-    b_earlier = MaskInput(pictures, earlier, settings.size) if earlier else None
+    membership = a_input.membership
+    earlier_input = MaskInput(n_pictures, n_earlier, settings.size) if n_earlier else None
+    earlier = (earlier_input.masks, earlier_input.membership) if earlier_input else None
 
-    # (y', b') = G(x, a)
+    # (y', b') = G_XY(x, a)
     with nn.parameter_scope(f"gen_{source}2{target}"):
-        y, b = generator(x, a, owner, arch)
+        y, b = generator(x, a, membership, arch)
     if not slots:
-        # CycleGAN has no masks: the mask decoder's output is not used
+        # without masks the mask decoder's output is not used
         b = a
-    # the way back, F(y', b'), and F(x, a), which should change nothing
+    # the way back, G_YX(y', b'), and G_YX(x, a), which should change nothing
     with nn.parameter_scope(f"gen_{target}2{source}"):
-        reconstructed, identity = generator_twice((y, b), (x, a), owner, arch)
-    # D sees the masks of all passes so far
+        reconstructed, identity = generator_on_two_batches((y, b), (x, a), membership, arch)
+    # D_Y sees the masks of all passes so far; gradients reach y' and b', but not the masks of earlier passes
     with nn.parameter_scope(f"dis_{target}"):
-        before = (b_earlier.masks, b_earlier.membership) if b_earlier else None
-        score = discriminator(y, b, owner, arch, FROZEN, before)
+        score = discriminator(y, b, membership, arch, FROZEN, earlier)
 
     losses = {
         f"generator_loss_{target}": lsgan_loss(score, 1.0),
@@ -91,28 +95,34 @@ def generator_graph(settings: Settings, source: str, pictures: int, masks: int, 
         f"identity_mapping_loss_{source}": settings.lambda_idt * set_l1_loss((x, a), identity, slots),
     }
     if slots:
-        context_loss = context_preserving_loss(x, a, y, b, owner)
+        context_loss = context_preserving_loss(x, a, y, b, membership)
         losses[f"context_preserving_loss_{source}"] = settings.lambda_ctx * context_loss
+    # equation 6: the half of it that starts in `source`; both halves add to the same gradients before one step of G
+    total = sum(losses.values())
+    # these are read after the backward pass, which clears all other buffers
     for variable in (y, b, *losses.values()):
         variable.persistent = True
-    total = sum(losses.values())
-    return GeneratorGraph(x, a_input, b_earlier, (y, b), losses, total, kernels.kept_arrays(total))
+    return GeneratorGraph(x, a_input, earlier_input, (y, b), losses, total, kernels.kept_arrays(total))
 
 
-def discriminator_graph(settings: Settings, domain: str, pictures: int, masks: int) -> DiscriminatorGraph:
+def build_discriminator_graph(settings: Settings, domain: str, n_pictures: int, n_masks: int) -> DiscriminatorGraph:
     """Half of the LSGAN loss of the discriminator of `domain` for a number of pictures and masks (equation 2)."""
-    y = nn.Variable((pictures, 3, *settings.size))
-    b = MaskInput(pictures, masks, settings.size)
-    target = nn.Variable((1, 1, 1, 1))
+    y = nn.Variable((n_pictures, 3, *settings.size))
+    b = MaskInput(n_pictures, n_masks, settings.size)
+    label = nn.Variable((1, 1, 1, 1))
     with nn.parameter_scope(f"dis_{domain}"):
         score = discriminator(y, b.masks, b.membership, settings.architecture)
-    loss = 0.5 * lsgan_loss(score, target)
+    loss = 0.5 * lsgan_loss(score, label)
     loss.persistent = True
-    return DiscriminatorGraph(y, b, target, loss, kernels.kept_arrays(loss))
+    return DiscriminatorGraph(y, b, label, loss, kernels.kept_arrays(loss))
 
 
 def forward_and_backward(loss: nn.Variable, factor: float, kept: List[nn.NdArray]) -> None:
-    """Run a graph in as little memory as it needs; `kept`, which NNabla does not free, is cleared for other graphs."""
+    """Run a graph forward and backward, and free its buffers as early as possible.
+
+    `factor` is a factor on the gradients. `kept` are the arrays that the oneDNN functions hold for their gradients and
+    NNabla does not clear (`kernels.kept_arrays`).
+    """
     loss.forward(clear_no_need_grad=True)
     loss.backward(factor, clear_buffer=True)
     for array in kept:

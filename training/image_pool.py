@@ -13,6 +13,7 @@ from translation.sequence import Translated
 class ImagePool:
     """Up to `size` earlier translations, each a picture (1, 3, H, W) with its masks (N, 1, H, W).
 
+    There is an entry for each picture and pass, y'_m with b'_1, ..., b'_m, so they differ in their number of masks.
     While it fills, `query` returns its argument. Then, with probability 1/2, it swaps it for a random earlier one.
     With size 0 it always returns its argument.
     """

@@ -29,8 +29,8 @@ class LossScale:
         self.value = START if is_half() else 1.0
         self.clean = 0
 
-    def unscale(self, solvers: Sequence[S.Solver], gradients: Sequence[nn.NdArray]) -> bool:
-        """Divide the gradients of the solvers' parameters. Returns False where they overflowed; compute them again.
+    def unscale_and_adapt(self, solvers: Sequence[S.Solver], gradients: Sequence[nn.NdArray]) -> bool:
+        """Divide the gradients by the scale, and adapt it. Returns False where they overflowed; compute them again.
 
         Raises:
             ArithmeticError: where no factor helps.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Callable, Dict, List, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Union
 
 import nnabla as nn
 import nnabla.solvers as S
@@ -12,10 +12,11 @@ import numpy as np
 
 from backend import arrays, kernels
 from backend.processes import Processes
+from training.divergence import Diverged
 from training.loss_scale import LossScale
-from training.step_losses import Diverged
 
-Result = TypeVar("Result")
+# that of the CPU kernels has as much of NNabla's interface as training in float32 needs
+Adam = Union[S.Solver, kernels.Adam]
 # runs functions without arguments, one after another or at the same time, and returns their results in order
 RunAll = Callable[[Sequence[Callable[[], Any]]], List[Any]]
 
@@ -23,8 +24,14 @@ RunAll = Callable[[Sequence[Callable[[], Any]]], List[Any]]
 class Optimizer:
     """Adam on the parameters of `networks`, which exist in NNabla's current scope.
 
-    In half precision the loss is scaled (`LossScale`), and with several `processes` the gradients are added up over
-    all of them; otherwise both do nothing.
+        while True:
+            optimizer.zero_grad()
+            ...  # add `optimizer.loss_scale` times the gradients of the loss
+            if optimizer.update():
+                break
+
+    In float32 the loss scale is 1 and the first update succeeds. With several `processes` the gradients are added up
+    over all of them. `run_all` runs the updates of several networks.
     """
 
     def __init__(
@@ -39,7 +46,7 @@ class Optimizer:
         self.name = name
         self.scale = LossScale()
         self.parameters: Dict[str, Dict[str, nn.Variable]] = {}
-        self.solvers: Dict[str, S.Solver] = {}
+        self.solvers: Dict[str, Adam] = {}
         adam = kernels.Adam if kernels.active() else S.Adam
         for network in networks:
             with nn.parameter_scope(network):
@@ -50,27 +57,32 @@ class Optimizer:
         self._processes = processes
         self._run_all = run_all
 
-    def step(self, backward: Callable[[float], Result]) -> Result:
-        """Take one step. `backward(scale)` adds `scale` times the gradients of the loss; its result is returned.
+    @property
+    def loss_scale(self) -> float:
+        """The factor on the loss: 1 except in half precision (see `LossScale`)."""
+        return self.scale.value
 
-        In half precision it is called again with a smaller scale as long as the gradients overflow.
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for solver in self.solvers.values():
+            solver.zero_grad()
+
+    def update(self) -> bool:
+        """Take one step. Returns False where gradients overflowed in half precision: try again, at a smaller scale.
 
         Raises:
             Diverged: where they overflow at every scale.
         """
+        # before the look for an overflow, so that all processes come to the same decision
+        self._processes.add_up(self._gradients)
         solvers = list(self.solvers.values())
-        while True:
-            for solver in solvers:
-                solver.zero_grad()
-            result = backward(self.scale.value)
-            self._processes.add_up(self._gradients)
-            try:
-                if self.scale.unscale(solvers, self._gradients):
-                    break
-            except ArithmeticError as error:
-                raise Diverged(f"{self.name}: {error}") from error
+        try:
+            if not self.scale.unscale_and_adapt(solvers, self._gradients):
+                return False
+        except ArithmeticError as error:
+            raise Diverged(f"{self.name}: {error}") from error
         self._run_all([solver.update for solver in solvers])
-        return result
+        return True
 
     def set_learning_rate(self, rate: float) -> None:
         """Take steps of this size from here on."""

@@ -27,7 +27,7 @@ RUN_FILES = (
     "*.timer.txt",
     "diverged_*.json",
 )
-# where one of these is there, a run is
+# files that mark a folder as holding a run
 NUMBERED = (("checkpoint", "npz"), ("params", "h5"))
 
 

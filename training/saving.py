@@ -1,5 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saving a run and resuming it: checkpoints and models, and the room they take on the disk."""
+"""Saving a run and resuming it: checkpoints and models, and the room they take on the disk.
+
+A checkpoint (see training/checkpoint.py for the file) holds, by name,
+
+    parameters/NETWORK/...         all parameters, with power-iteration vectors and running statistics
+    solvers/NETWORK/.../mean, var  Adam's moments; the numbers of updates are in the state
+    pool/DOMAIN/I/picture, masks   the image pools of the first process
+    process/RANK                   pools and random state of another process, as bytes
+
+and as plain values the state of the model (updates, loss scales, random state), of the data (order, position, random
+state), of the monitors (their files), and the iteration. Arguments are in args.json; learning rates follow from them.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +33,11 @@ from weights import model_file
 
 KEPT = 3  # checkpoints, and models beside them
 OTHER_PROCESS = "process/{}"  # the name in a checkpoint of the state of a process that does not write it
-SERIES_BYTES = 600  # that one line in each of the series and the timer takes in a checkpoint, about
+SERIES_BYTES = 600  # approximate bytes in a checkpoint of one line of every series and the timer
 
 
 class Model(Protocol):
-    """The part of `instagan.InstaGAN` that is saved."""
+    """The part of `instagan.InstaGAN` that is saved; that module imports this folder, so it cannot be named here."""
 
     def parameters(self) -> Dict[str, np.ndarray]:
         """All parameters by full name."""
@@ -75,10 +86,10 @@ class Saver:
         self._instance_share = batches.instance_share() if self._leads else {}
 
     def save(self, iteration: int) -> None:
-        """Write model and checkpoint after `iteration` iterations, and delete all but the newest three.
+        """Write the checkpoint after `iteration` iterations, then the model; keep the newest three in the run's folder.
 
         Raises:
-            Diverged: where a loss or one of the parameters is not finite; nothing is written then.
+            Diverged: where a loss or a parameter is not finite; no checkpoint or model is written then.
         """
         self._losses.read()
         values, state = self._model.state()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a training run: the networks, the data, the losses and their minimization."""
+"""The settings of a training run: the networks, the data, the losses and the optimizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ class Settings:
     """The numbers that train.py's command line gives, by which a model is trained; see `train.py --help`.
 
     Sizes are (height, width) in pixels: pictures are resized to `load_size` and cropped to `size`. `ins_per` are the
-    instances of one pass of the sequential mini-batch, 0 where no masks are used (`--ins-max 0`, a plain CycleGAN).
+    instances of one pass of the sequential mini-batch.
+
+    `ins_per` 0 is training without masks (`--ins-max 0`). The networks stay as they are and get one empty mask for
+    each picture; the mask that G makes, the mask part of the L1 losses and the context preserving loss are dropped. So
+    it trains with the losses of CycleGAN, though not with its architecture.
     """
 
     architecture: Architecture
@@ -39,7 +43,7 @@ class Settings:
     seed: int
 
     @staticmethod
-    def of(args: argparse.Namespace) -> Settings:
+    def from_args(args: argparse.Namespace) -> Settings:
         """The settings in the parsed command line of train.py."""
         return Settings(
             architecture=Architecture(args.ngf, args.ndf, args.n_blocks, args.n_layers_D, args.norm),
@@ -69,9 +73,11 @@ class Settings:
         return -(-self.ins_max // self.ins_per) if self.ins_per else 1
 
     def learning_rate_factor(self, epoch: int) -> float:
-        """The factor of both learning rates in `epoch` = 0, 1, ...: 1 at first, then falling linearly to zero."""
-        first = self.lr_decay_start_epoch
-        last = self.max_epoch
-        if last < first:
+        """The factor of both learning rates in `epoch` = 0, 1, ..., as in CycleGAN: constant, then falling linearly.
+
+        It would reach zero in epoch `max_epoch`, the first that is not trained.
+        """
+        decay_start = self.lr_decay_start_epoch
+        if self.max_epoch < decay_start:
             return 1.0
-        return 1 - max(0, epoch + 1 - first) / (last - first + 1)
+        return 1 - max(0, epoch + 1 - decay_start) / (self.max_epoch - decay_start + 1)

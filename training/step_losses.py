@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of iterations until they are read, and the error where one of them is not a number any more."""
+"""The losses of iterations until they are read and passed to the monitors."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 import nnabla as nn
 import numpy as np
 
 from backend import arrays
 from backend.processes import Processes
+from training.divergence import check_finite
 from training.monitors import Monitors
-
-
-class Diverged(Exception):
-    """A loss or a parameter is NaN or infinite; the message says which."""
-
-
-def check_finite(values: Dict[str, Any]) -> None:
-    """Raise Diverged where a number, or one in an array, is NaN or infinite."""
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise Diverged(f"{name} is {value}" if np.ndim(value) == 0 else f"{name} holds NaN or infinity")
 
 
 class StepLosses:
@@ -42,12 +32,16 @@ class StepLosses:
 
     def read(self, processes: Processes) -> Dict[str, float]:
         """Return each loss: its mean over the passes in which it existed. Waits for the device."""
-        losses = [loss for losses in self._passes for loss in losses.items()]
-        if not losses:
+        names = [name for losses in self._passes for name in losses]
+        if not names:
             return {}
-        sums = [sum(share * float(arrays.read(value)) for share, value in terms) for _, terms in losses]
+        sums = [
+            sum(share * float(arrays.read(value)) for share, value in terms)
+            for losses in self._passes
+            for terms in losses.values()
+        ]
         by_name: Dict[str, List[float]] = defaultdict(list)
-        for (name, _), value in zip(losses, processes.total(np.array(sums))):
+        for name, value in zip(names, processes.total(np.array(sums))):
             by_name[name].append(value)
         return {name: float(np.mean(values)) for name, values in by_name.items()}
 
@@ -65,7 +59,7 @@ class PendingLosses:
     """The losses of the iterations since the last `read`, on their way to the monitors.
 
     A GPU is not waited for in each iteration, so a loss may turn out to be NaN some iterations later. `suspect` is the
-    iteration that a divergence is put down to.
+    iteration that is blamed for a divergence.
     """
 
     def __init__(self, monitors: Monitors, processes: Processes) -> None:
@@ -99,6 +93,9 @@ class PendingLosses:
         return losses
 
     def check_parameters(self, number: int, parameters: Dict[str, np.ndarray]) -> None:
-        """Raise Diverged where a parameter after `number` iterations is not finite."""
+        """Raise Diverged where a parameter, or a moment of Adam, is not finite after `number` iterations.
+
+        That number is reported; the pictures are those of the last iteration.
+        """
         self.suspect = replace(self.suspect, number=number)
         check_finite(parameters)

@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sequential mini-batch: the instances of a picture are translated a few at a time (paper, section 2.3)."""
+"""The sequential mini-batch: the instances of a picture are translated a few at a time (paper, section 2.3).
+
+    batch = Batch([picture], [masks], ins_per=2)
+    translation = SequentialTranslation(batch)
+    while translation.remaining:
+        y, b = ...  # the generator on translation.mini_batch()
+        translation.advance(y, b)
+"""
 
 from __future__ import annotations
 
@@ -19,7 +26,7 @@ Translated = Tuple[nn.NdArray, nn.NdArray]
 
 @dataclass(frozen=True)
 class MaskSet:
-    """The masks (M, 1, H, W) of several pictures, one picture's after another's, and the number of each picture's.
+    """The sets of masks of several pictures, stacked: masks (M, 1, H, W) and the number of each picture's.
 
     A picture without any has an empty one, since the networks want at least one for each picture.
     """
@@ -46,9 +53,9 @@ class MaskSet:
 class MaskInput:
     """The input of a graph for masks: (M, 1, H, W) with their membership (B, M)."""
 
-    def __init__(self, pictures: int, masks: int, size: Tuple[int, int]) -> None:
-        self.masks = nn.Variable((masks, 1, *size))
-        self.membership = nn.Variable((pictures, masks))
+    def __init__(self, n_pictures: int, n_masks: int, size: Tuple[int, int]) -> None:
+        self.masks = nn.Variable((n_masks, 1, *size))
+        self.membership = nn.Variable((n_pictures, n_masks))
 
     def put(self, masks: MaskSet) -> None:
         """Let the graph work on these."""
@@ -57,8 +64,8 @@ class MaskInput:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Pictures (B, 3, H, W) with the masks of their instances, for D to judge."""
+class JudgedPictures:
+    """Pictures (B, 3, H, W) with the masks of their instances, real or fake, for D to judge."""
 
     pictures: nn.NdArray
     masks: MaskSet
@@ -81,7 +88,7 @@ class Batch:
     """Pictures of one domain with the masks of their instances, uploaded: as they are, and cut into passes.
 
     Give it B pictures (3, H, W) and the masks (N_b, H, W) of each, in the order to translate them. `pictures`
-    (B, 3, H, W) and `masks` hold everything; pass m works on the pictures with the indices `members[m]` and on the
+    (B, 3, H, W) and `masks` hold everything; pass m works on the pictures with the indices `active[m]` and on the
     instances `passes[m]`, at most `ins_per` of each picture. With `ins_per` 0 the pictures alone are translated, in
     one pass.
     """
@@ -89,19 +96,19 @@ class Batch:
     def __init__(self, pictures: Sequence[np.ndarray], masks: Sequence[np.ndarray], ins_per: int) -> None:
         self.pictures = arrays.upload(np.stack(pictures))
         self.masks = MaskSet.upload(masks)
-        cuts = [instances.mini_batches(len(m), ins_per) for m in masks]
-        self.members: List[List[int]] = []
+        self.active: List[List[int]] = []
         self.passes: List[MaskSet] = []
-        for m in range(max(map(len, cuts))):
-            members = [b for b, slices in enumerate(cuts) if m < len(slices)]
-            parts = [masks[b][cuts[b][m]] for b in members]
+        slices = [instances.mini_batches(len(m), ins_per) for m in masks]
+        for m in range(max(map(len, slices))):
+            active = [b for b in range(len(masks)) if m < len(slices[b])]
+            parts = [masks[b][slices[b][m]] for b in active]
             # where one pass has all masks, they are uploaded already
             is_all = [len(part) for part in parts] == [len(all_) for all_ in masks]
-            self.members.append(members)
+            self.active.append(active)
             self.passes.append(self.masks if is_all else MaskSet.upload(parts))
 
     @staticmethod
-    def of(samples: Sequence[Sample], ins_per: int) -> Batch:
+    def from_samples(samples: Sequence[Sample], ins_per: int) -> Batch:
         """The batch of samples that the data loader read."""
         return Batch([s.picture for s in samples], [s.masks for s in samples], ins_per)
 
@@ -117,48 +124,37 @@ class SequentialTranslation:
         self._pass = 0
         self._pictures = batch.pictures
         # the indices of these pictures in the batch
-        self._members = list(range(len(batch.masks.counts)))
-        # for each picture of the batch the masks so far; none before its first pass
-        self._masks: List[Optional[nn.NdArray]] = [None for _ in self._members]
+        self._active = list(range(len(batch.masks.counts)))
+        # for each picture of the batch b'_1, ..., b'_m of the passes so far; None before its first pass
+        self._masks: List[Optional[nn.NdArray]] = [None for _ in self._active]
 
     @property
     def remaining(self) -> List[int]:
         """Indices of the pictures that have an instance left."""
-        return self.batch.members[self._pass] if self._pass < len(self.batch.members) else []
+        return self.batch.active[self._pass] if self._pass < len(self.batch.active) else []
 
     def mini_batch(self) -> MiniBatch:
-        """The next pass's input.
-
-        Where no pictures are `remaining` it is the first pass's once more, of which the results are dropped: one of
-        several processes may have nothing left while others have (training/data_parallel.py).
-        """
-        if not self.batch.passes:
-            return MiniBatch(self.batch.pictures, self.batch.masks, None)
-        if not self.remaining:
-            return SequentialTranslation(self.batch).mini_batch()
-        members = self.remaining
+        """The next pass's input (x_m, a_m); call it only while pictures are `remaining`."""
+        active = self.remaining
         pictures = self._pictures
-        if members != self._members:
-            rows = arrays.pieces(pictures, [1] * len(self._members))
-            pictures = arrays.concatenate([rows[self._members.index(b)] for b in members])
-        earlier = MaskSet.join([self._masks[b] for b in members]) if self._pass else None
+        if active != self._active:
+            rows = arrays.pieces(pictures, [1] * len(self._active))
+            pictures = arrays.concatenate([rows[self._active.index(b)] for b in active])
+        earlier = MaskSet.join([self._masks[b] for b in active]) if self._pass else None
         return MiniBatch(pictures, self.batch.passes[self._pass], earlier)
 
     def advance(self, pictures: nn.NdArray, masks: nn.NdArray) -> List[Translated]:
-        """Take over a pass's results y' (B, 3, H, W) and b' (M, 1, H, W).
+        """Take a pass's results y'_m (B, 3, H, W) and b'_m (M, 1, H, W); y'_m is the next pass's x.
 
-        Returns for each of its pictures the translation so far, y' (1, 3, H, W) with b'_1, ..., b'_m (N, 1, H, W),
-        which D judges. It is the final result where the picture does not remain. Returns nothing where none was
-        `remaining`.
+        Returns for each of its pictures the translation so far, y'_m (1, 3, H, W) with b'_1, ..., b'_m (N, 1, H, W),
+        which D judges. It is the final result where the picture does not remain.
         """
-        if not self.remaining:
-            return []
-        members = self.remaining
-        for b, new in zip(members, arrays.pieces(masks, self.batch.passes[self._pass].counts)):
+        active = self.remaining
+        for b, new in zip(active, arrays.pieces(masks, self.batch.passes[self._pass].counts)):
             earlier = self._masks[b]
             self._masks[b] = new if earlier is None else arrays.concatenate([earlier, new])
         self._pictures = pictures
-        self._members = members
+        self._active = active
         self._pass += 1
-        rows = arrays.pieces(pictures, [1] * len(members))
-        return [(picture, self._masks[b]) for b, picture in zip(members, rows)]
+        rows = arrays.pieces(pictures, [1] * len(active))
+        return [(picture, self._masks[b]) for b, picture in zip(active, rows)]

@@ -35,7 +35,8 @@ from tests.helpers.pretended_gpu import pretend
 from training import checkpoint
 from training.loss_scale import INTERVAL, START, LossScale
 from training.settings import Settings
-from training.step_losses import Diverged, StepLosses
+from training.divergence import Diverged
+from training.step_losses import StepLosses
 from translation.sequence import Batch
 
 SIZES = "--loadSizeH 12 --loadSizeW 16 --fineSizeH 12 --fineSizeW 16".split()
@@ -145,9 +146,9 @@ def reads(monkeypatch):
         found.append(iteration[0])
         return read(array)
 
-    def noting(self, batches, totals):
+    def noting(self, batches, shares):
         iteration[0] += 1
-        return step(self, batches, totals)
+        return step(self, batches, shares)
 
     monkeypatch.setattr(arrays, "read", counted)
     monkeypatch.setattr(InstaGAN, "step", noting)
@@ -193,9 +194,9 @@ def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main,
     """It is seen at the next log step only."""
     step, add, done = InstaGAN.step, StepLosses.add, []
 
-    def noting(self, batches, totals):
+    def noting(self, batches, shares):
         done.append(self)
-        return step(self, batches, totals)
+        return step(self, batches, shares)
 
     def spoiling(self, name, share, value):
         if len(done) == 5 and name == "identity_mapping_loss_x":
@@ -375,7 +376,7 @@ def solvers(model):
 
 
 def model_and_batches(*more):
-    model = InstaGAN(Settings.of(train_args("", [*SMALL, *map(str, more)])))
+    model = InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, more)])))
     random = np.random.default_rng(0)
     # weights of 0.02 leave most gradients of so small a network below what half precision knows
     for name, variable in nn.get_parameters().items():
@@ -454,7 +455,7 @@ def test_gradients_that_no_scale_makes_finite_are_a_divergence():
 
 
 def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main, monkeypatch):
-    unscale, asked = LossScale.unscale, []
+    unscale, asked = LossScale.unscale_and_adapt, []
 
     def failing(self, *arguments):
         asked.append(self)
@@ -462,7 +463,7 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
             raise ArithmeticError("gradients are none")
         return unscale(self, *arguments)
 
-    monkeypatch.setattr(LossScale, "unscale", failing)
+    monkeypatch.setattr(LossScale, "unscale_and_adapt", failing)
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "-t", "half", "--ins-max", 1))
     assert code == 2 and "gen: gradients are none in iteration 1 (" in err
     assert (tmp_path / "diverged_000001.json").is_file()
@@ -472,11 +473,11 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_one_number_that_is_none_is_an_overflow(value):
     gradients = [np.ones((40, 50), np.float32), np.full(7, 6e4, np.float16)]
-    assert LossScale().unscale([], [nn.NdArray.from_numpy_array(g) for g in gradients])
+    assert LossScale().unscale_and_adapt([], [nn.NdArray.from_numpy_array(g) for g in gradients])
     gradients[0][30, 20] = value
     scale = LossScale()
     scale.clean = 5
-    assert not scale.unscale([], [nn.NdArray.from_numpy_array(g) for g in gradients])
+    assert not scale.unscale_and_adapt([], [nn.NdArray.from_numpy_array(g) for g in gradients])
     assert (scale.value, scale.clean) == (START / 2, 0)
 
 
@@ -484,13 +485,13 @@ def test_one_number_that_is_none_is_an_overflow(value):
 def test_the_scale_grows_after_clean_updates():
     scale = LossScale()
     scale.clean, gradients = INTERVAL - 2, [nn.NdArray.from_numpy_array(np.ones(3))]
-    assert scale.unscale([], gradients) and scale.value == START
-    assert scale.unscale([], gradients) and (scale.value, scale.clean) == (2 * START, 0)
+    assert scale.unscale_and_adapt([], gradients) and scale.value == START
+    assert scale.unscale_and_adapt([], gradients) and (scale.value, scale.clean) == (2 * START, 0)
 
 
 def test_in_float_there_is_no_scale():
     scale = LossScale()
-    assert scale.unscale([None], [None]) and scale.value == 1 and scale.clean == 0
+    assert scale.unscale_and_adapt([None], [None]) and scale.value == 1 and scale.clean == 0
 
 
 def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):

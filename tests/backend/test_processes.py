@@ -181,8 +181,9 @@ def test_bytes_are_gathered_whole(length):
 
 
 def test_each_draws_its_own_translations_from_its_pool():
-    models = [InstaGAN(Settings.of(train_args("", SMALL)), SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
-    draws = [model.rng.random(4).tolist() for model in models]
+    settings = Settings.from_args(train_args("", SMALL))
+    models = [InstaGAN(settings, SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
+    draws = [model.pool_rng.random(4).tolist() for model in models]
     assert draws[0] != draws[1]
     first, second = (model.parameters() for model in models)
     assert all(np.array_equal(first[name], second[name]) for name in first)

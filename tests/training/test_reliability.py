@@ -27,7 +27,7 @@ from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers import ROOT
 from training import checkpoint
-from training.step_losses import Diverged, check_finite
+from training.divergence import Diverged, check_finite
 
 EPOCH, LAST = 3, 15  # iterations
 KILLS, KILLS_IN_A_CHECKPOINT = 20, 5
@@ -477,12 +477,12 @@ def diverging(monkeypatch, after, rate):
         taken.append([sample.name for sample in samples])
         return samples
 
-    def watched(self, batches, totals):
+    def watched(self, batches, shares):
         done.append(dict(zip("xy", taken[-2:])))
         if len(done) > after:
-            for solver in self.solvers.values():
-                solver.set_learning_rate(rate)
-        return step(self, batches, totals)
+            for optimizer in self.optimizers.values():
+                optimizer.set_learning_rate(rate)
+        return step(self, batches, shares)
 
     monkeypatch.setattr(DataIterator, "next", noting)
     monkeypatch.setattr(train.InstaGAN, "step", watched)

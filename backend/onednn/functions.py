@@ -152,9 +152,7 @@ class Layer(Function):
                     else:
                         np.copyto(gradient, term)
 
-    def _wanted(
-        self, inputs: List[nn.Variable], propagate_down: List[bool], accum: List[bool]
-    ) -> Dict[str, Gradient]:
+    def _wanted(self, inputs: List[nn.Variable], propagate_down: List[bool], accum: List[bool]) -> Dict[str, Gradient]:
         """Return the gradients that NNabla asks for, by role."""
         wanted = {}
         for role, variable, down, accumulate in zip(self._roles, inputs, propagate_down, accum):

@@ -18,5 +18,5 @@ package `onednn-cpu-gomp` puts into the environment's `lib`; it is called throug
 oneDNN is fastest in blocked layouts (channels in groups of 8 or 16), so layers hand these to each other: in variables
 of the shape NCHW that only another layer, or `functions.unblock`, may read. `backend.layers.Blocked` sees to that.
 
-It may import common. Only backend may import it, and nothing here imports other modules of backend.
+Only backend may import it. It imports nothing of ours from outside this folder.
 """

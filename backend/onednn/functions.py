@@ -59,7 +59,11 @@ class Layer(Function):
 
     @staticmethod
     def _contract(parts: List[_Part]) -> Tuple[Set[Tuple[int, int]], bool, int]:
-        """Return what NNabla relies on: the inputs that the gradients need, whether they need y, the bytes kept."""
+        """Return the properties that NNabla relies on; they must be the same in each thread.
+
+        They are the (i, j) for which the gradient of input i needs input j, whether gradients need y, and the bytes
+        that are kept.
+        """
         needs = set().union(*(part.plan.needs for part in parts))
         needs_y = any(part.plan.needs_y for part in parts)
         return needs, needs_y, sum(part.plan.kept for part in parts)
@@ -236,11 +240,11 @@ class Unblock(Function):
             reorder(plain(shape), dy, blocked(shape), dx, accum[0])
 
     def grad_depends_input_data(self, i: int, j: int) -> bool:
-        """It does not."""
+        """The gradient needs no data."""
         return False
 
     def grad_depends_output_data(self, i: int, o: int) -> bool:
-        """It does not."""
+        """The gradient needs no data."""
         return False
 
 

@@ -47,10 +47,10 @@ class Description:
 
 
 class Plan:
-    """The primitives of a layer of one description, made once, and its passes. Tensors come as addresses.
+    """The forward and backward pass of a layer, with primitives that are made once. Tensors come as addresses.
 
-    The forward pass leaves in `kept` (bytes) what the gradients need: the padded input, where the gradient of the
-    weights is wanted, and under normalization its input and statistics.
+    The forward pass leaves in `kept` (bytes) the tensors that the gradients need: the padded input, where the gradient
+    of the weights is wanted, and under normalization its input and statistics.
     """
 
     def __init__(self, description: Description, for_weights: bool) -> None:
@@ -60,7 +60,7 @@ class Plan:
         self._padding = Padding(description.x, x_layout, description.reflect, self._convolution.x_layout)
         relu_is_fused = description.normalize and description.activation == "relu"
         self._normalization: Optional[Normalization] = None
-        # the layout of the last result before y's own
+        # the layout of the result before it is converted to y's
         self._last = self._convolution.y_layout
         if description.normalize:
             self._normalization = Normalization(self.shape, self._convolution.y_layout, relu_is_fused)
@@ -84,8 +84,10 @@ class Plan:
         self.needs_y = self._activation is not None
 
     def forward(self, y: int, kept: int, x: int, w: int, b: int = 0, skip: int = 0) -> None:
-        """Write y, and `kept` unless it is 0; `skip` is added to y unless it is 0. Only without normalization b is
-        read."""
+        """Write y, and `kept` unless it is 0; add `skip` to y unless it is 0.
+
+        The bias b is read only without normalization.
+        """
         ARENA.reset()
         kept_or_scratch = kept or ARENA.take(self.kept)
         padded = x

@@ -18,7 +18,7 @@ from backend.onednn.threads import is_long, per_thread
 class Primitive:
     """A oneDNN primitive with its memories. Call it with the addresses of the tensors of `roles`, in their order.
 
-    `products` is the number of multiply-adds that it takes, apart from what it does once for each number.
+    `products` is its number of multiply-adds, without the work that is done once for each number of a tensor.
     """
 
     def __init__(self, primitive_descriptor: c_void_p, roles: Dict[str, Layout], products: int = 0) -> None:

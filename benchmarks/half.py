@@ -149,9 +149,7 @@ def train(case: ReferenceCase, run: str, iterations: int, context_name: str) -> 
         for variable in nn.get_parameters().values():
             variable.d = variable.d * (1 + 1e-6 * rng.normal(size=variable.shape))
     ins_per = case.settings["ins_per"]
-    batches = {
-        domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in DOMAINS.items()
-    }
+    batches = {domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in DOMAINS.items()}
     bar = tqdm(range(iterations), desc=f"{case.name}, {run}", unit="it")
     return [model.step(batches).read(ALONE) for _ in bar]
 

@@ -27,6 +27,7 @@ import nnabla as nn
 import numpy as np
 from PIL import Image
 
+from common.command_line import Parser
 from models import NETWORKS, Architecture, create_parameters
 from weights import model_file
 
@@ -49,6 +50,7 @@ RUN = (
 
 def main() -> None:
     """Print a table of the cases."""
+    Parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)

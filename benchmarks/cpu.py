@@ -14,11 +14,12 @@ measured if `--torch-python` is a Python that has it.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -51,7 +52,8 @@ STEPS: Dict[str, Case] = {
     "step, 96x64, ngf 32, four masks by 2": {"what": "step", **NETWORK, "n": 4, "ins_per": 2},
 }
 COUNTS = (1, 2, 4, 8, 16, 32)
-LAYER_DEFAULTS = {"stride": 1, "pad": 0, "reflect": 0, "transposed": False, "normalize": False, "activation": ""}
+# the arguments of backend.layers.convolution that describe a layer, besides the shapes of x and w
+LAYER_SETTINGS = ("stride", "pad", "reflect", "transposed", "normalize", "activation")
 
 
 def main() -> int:
@@ -112,13 +114,17 @@ def measure(case: Case, commands: Dict[str, List[str]], rounds: int, patience: f
 
 def layer_cases() -> Dict[str, Case]:
     """Return a case for each shape of layer that G and D have at 96x64, ngf 32, one picture and mask."""
-    settings_by_text: Dict[str, Case] = {}
+    cases: Dict[str, Case] = {}
     convolution = models.convolution
+    signature = inspect.signature(convolution)
 
-    def record(x: nn.Variable, w: nn.Variable, b: nn.Variable, skip: Optional[nn.Variable] = None, **rest: Any) -> Any:
-        settings = {"x": x.shape, "w": w.shape, **rest}
-        settings_by_text[json.dumps(settings)] = settings
-        return convolution(x, w, b, skip=skip, **rest)
+    def record(*args: Any, **kwargs: Any) -> layers.Tensor:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        settings = {name: call.arguments[name] for name in LAYER_SETTINGS}
+        case = {"what": "layer", "x": call.arguments["x"].shape, "w": call.arguments["w"].shape, **settings}
+        cases[layer_name(case)] = case
+        return convolution(*args, **kwargs)
 
     kernels.configure("nnabla")
     models.convolution = record
@@ -130,8 +136,7 @@ def layer_cases() -> Dict[str, Case]:
                 network(*inputs({**NETWORK, "n": 1}), arch)
     finally:
         models.convolution = convolution
-    cases = [{"what": "layer", **LAYER_DEFAULTS, **settings} for settings in settings_by_text.values()]
-    return {layer_name(case): case for case in cases}
+    return cases
 
 
 def layer_name(case: Case) -> str:
@@ -247,7 +252,7 @@ def layer_work(case: Case) -> Callable[[], Any]:
     x, w, b = (nn.Variable(shape, need_grad=True) for shape in (case["x"], case["w"], (biases,)))
     for variable in (x, w, b):
         variable.d = np.random.default_rng(0).normal(size=variable.shape)
-    settings = {name: case[name] for name in LAYER_DEFAULTS}
+    settings = {name: case[name] for name in LAYER_SETTINGS}
     y = layers.convolution(as_between_layers(x), w, b, **settings)
     y = y.variable if isinstance(y, layers.Blocked) else y
 

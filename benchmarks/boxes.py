@@ -89,6 +89,5 @@ def loose_box(truth: np.ndarray, rng: np.random.Generator) -> Box:
     return int(columns.start - left), int(rows.start - top), x1, y1
 
 
-
 if __name__ == "__main__":
     run_main(main)

@@ -33,9 +33,9 @@ from models import Architecture, generator
 from tests.helpers import ROOT
 from tests.helpers.pretended_gpu import pretend
 from training import checkpoint
+from training.divergence import Diverged
 from training.loss_scale import INTERVAL, START, LossScale
 from training.settings import Settings
-from training.divergence import Diverged
 from training.step_losses import StepLosses
 from translation.sequence import Batch
 

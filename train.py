@@ -181,7 +181,7 @@ class Run:
         where = json.dumps(batch)
         if self.leads:
             where = run_folder.write_divergence(self.folder, iteration, str(error), batch)
-        models = files.numbered(self.model_folder, "params", "h5")
+        models = files.numbered_files(self.model_folder, "params", "h5")
         start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
         lower = {n: min(getattr(self.args, f"learning_rate_{n}"), 2e-4) / 2 for n in "GD"}
         rates = " ".join(f"--learning-rate_{n} {rate:g}" for n, rate in lower.items())
@@ -260,7 +260,7 @@ class Run:
     def delete_old(self) -> None:
         """Delete all but the last three checkpoints and models in the run's folder."""
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
-            files.keep_last(self.folder, stem, ending, KEPT)
+            files.keep_newest(self.folder, stem, ending, KEPT)
 
     def save_model(self) -> None:
         """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
@@ -293,7 +293,7 @@ class Run:
                 self.monitors.set_state(state["monitors"])
             self.whole, self.iteration = path, operator.index(state["iteration"])
             self.saved = self.iteration
-            if self.iteration != files.number(path):
+            if self.iteration != files.number_of(path):
                 raise ValueError(f"it is of iteration {self.iteration}")
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(

@@ -43,7 +43,7 @@ def held(args: argparse.Namespace) -> Iterator[None]:
                 files.remove_unfinished(folder, OURS)
             except OSError as error:
                 raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
-            if not args.resume and any(files.numbered(folder, *kind) for kind in RUN):
+            if not args.resume and any(files.numbered_files(folder, *kind) for kind in RUN):
                 raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
         yield
 

@@ -54,7 +54,7 @@ def find_model(path: str | Path) -> Path:
         raise UserError(f"no model at {path}; give a run folder (--monitor-path of train.py) or a .h5 file")
     if path.is_file():
         return path
-    saved = files.numbered(path, "params", "h5")
+    saved = files.numbered_files(path, "params", "h5")
     if not saved:
         raise UserError(f"{path} holds no params_*.h5; has the training saved a model yet? (--save-interval)")
     return saved[-1]

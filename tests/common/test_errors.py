@@ -46,10 +46,10 @@ def raising(error):
 
 
 ENDS = [
-    (UserError("the cause; the mend"), 2, "error: the cause; the mend"),
-    (PermissionError(13, "Permission denied", "a file"), 2, "error: a file: Permission denied; give yourself"),
+    (UserError("the cause; the fix"), 2, "error: the cause; the fix"),
+    (PermissionError(13, "Permission denied", "a file"), 2, "error: a file: Permission denied; change its permissions"),
     (OSError(28, "No space left on device"), 2, "error: No space left on device; make room"),
-    (OSError(5, "Input/output error"), 2, "error: Input/output error; mend that"),
+    (OSError(5, "Input/output error"), 2, "error: Input/output error; fix that"),
     (MemoryError(), 2, "error: there is not enough memory"),
     (RuntimeError("memory error in alloc\nfailed to allocate 5 GB\n"), 2, "error: there is not enough memory"),
     (KeyboardInterrupt(), 130, "interrupted"),

@@ -44,8 +44,8 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its return value (None counts as 0).
 
     A `UserError`, an error of the operating system (a full disk, a folder without write permission) and a lack of
-    memory are printed as one line on standard error, with exit code 2; Ctrl-C exits with 130, SIGTERM with 143. Anything else
-    is a bug: one line too, and exit code 1. With `--debug` the traceback comes before the line.
+    memory are printed as one line on standard error, with exit code 2; Ctrl-C exits with 130, SIGTERM with 143.
+    Anything else is a bug: one line too, and exit code 1. With `--debug` the traceback comes before the line.
     """
     previous_handler = signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn networks that the InstaGAN authors' PyTorch code saved into a model for translate.py and train.py:
+"""Convert networks saved by the InstaGAN authors' PyTorch code into a model for translate.py and train.py:
 
     python convert_pytorch.py --source checkpoints/shp2gir_coco_instagan --output model.h5
     python convert_pytorch.py --source checkpoints/shp2gir_coco_instagan --epoch 200 --output model.h5 \\
         --fineSizeH 200 --fineSizeW 200
 
-The folder holds EPOCH_net_G_A.pth (A to B), EPOCH_net_G_B.pth (B to A), and where training is to go on also
-EPOCH_net_D_A.pth and EPOCH_net_D_B.pth. PyTorch is not needed, and nothing inside the files is ever run.
+The folder holds EPOCH_net_G_A.pth (A to B), EPOCH_net_G_B.pth (B to A) and, to continue training, also
+EPOCH_net_D_A.pth and EPOCH_net_D_B.pth. PyTorch is not needed, and no code in the files is ever run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from common.command_line import Parser, whole
 from weights.model_file import save_model, shown_architecture
 from weights.pth_reader import read_state_dict
 
-# the authors' D_A tells real from fake in domain B, which is y here
+# the authors' D_A judges pictures of domain B, which is y here
 NETWORKS = {"G_A": "gen_x2y", "G_B": "gen_y2x", "D_A": "dis_y", "D_B": "dis_x"}
 
-# left out: v is made from u in every power iteration, and instance normalization has used no statistics since 0.4
+# left out: every power iteration computes v from u, and instance normalization has no running statistics since
+# PyTorch 0.4
 IGNORED = (".weight_v", ".running_mean", ".running_var", ".num_batches_tracked")
 
-# the authors' name of a parameter -> (our name, its shape in their file)
+# by the authors' name of a parameter: our name, and its shape in their file
 Layers = Dict[str, Tuple[str, Tuple[int, ...]]]
 
 

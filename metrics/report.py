@@ -173,7 +173,7 @@ def write_strip(folder: Path, direction: str, evaluation: Evaluation) -> None:
 
 
 def table(columns: Dict[str, Dict[str, Any]]) -> List[List[str]]:
-    """Rows of cells for summaries (`Evaluation.summary`) by name: a header, and a row for each metric of any summary."""
+    """Rows of cells for summaries (`Evaluation.summary`) by name: a header, and a row for each metric in any one."""
     rows = [["", *columns]]
     for name, (label, form) in METRICS.items():
         if any(name in summary for summary in columns.values()):

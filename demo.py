@@ -54,8 +54,9 @@ def main() -> None:
     iterations = train(folder, args.minutes, args.context)
     for direction in DIRECTIONS:
         translate(folder, direction, args.context)
-    write_page(folder, f"Trained for {iterations} iterations; everything took {(time.time() - start) / 60:.1f} minutes.")
-    print(f"done in {time.time() - start:.0f} s: open {folder / 'index.html'}")
+    seconds = time.time() - start
+    write_page(folder, f"Trained for {iterations} iterations; everything took {seconds / 60:.1f} minutes.")
+    print(f"done in {seconds:.0f} s: open {folder / 'index.html'}")
 
 
 def clear(folder: Path) -> None:

@@ -366,7 +366,7 @@ def test_every_truncation_is_noticed(tmp_path, fmt):
         (b"\x80\x02" + whole(MAGIC) + b".\x80\x02K\x05.", "version"),
         (legacy_bytes(b"K\x05", []), "no state dict"),
         (legacy_bytes(state_dict({"epoch": b"K\x05"}), []), "epoch"),
-        (legacy_bytes(state_dict({"\x1b[2J\n": b"K\x05"}), []), "no tensor"),
+        (legacy_bytes(state_dict({"\x1b[2J\n": b"K\x05"}), []), "not a tensor"),
     ),
 )
 def test_files_that_are_no_state_dict(tmp_path, content, word):

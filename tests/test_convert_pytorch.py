@@ -81,7 +81,7 @@ def run_cli(monkeypatch, capsys, *arguments):
     return caught.value.code, out, err
 
 
-# What PyTorch wrote is read as it is.
+# Files that PyTorch wrote are read exactly.
 
 
 class TrustingUnpickler(pickle.Unpickler):
@@ -171,7 +171,7 @@ def test_a_state_dict_of_python_2(tmp_path):
     assert read_state_dict(path)["w"].tolist() == [4, 5]
 
 
-# Files that want something else.
+# Hostile files.
 
 
 def evil_bodies(sentinel):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate.py: cases whose metrics are known, and the whole command beside other ways to its figures."""
+"""evaluate.py: cases whose metrics are known, and the whole command compared with other ways to its figures."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_picture_without_background_has_no_psnr():
 
 
 class Sees:
-    """In place of a classifier: takes what is bluer than red for domain B, and remembers what it was shown."""
+    """In place of a classifier: classifies images with more blue than red as domain B, and remembers its input."""
 
     def probability(self, shown):
         self.shown = shown
@@ -192,7 +192,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A random model, in a folder of its own."""
+    """A random model, alone in a folder."""
     nn.clear_parameters()
     arch = Architecture(ngf=4, ndf=2, n_blocks=1)
     create_parameters(arch, np.random.RandomState(5))
@@ -223,7 +223,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture()
 def run(monkeypatch, run_main, data, model, tmp_path):
-    """Run evaluate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
+    """Run evaluate.py's main here, into `out`; return (exit code, standard output, standard error)."""
     monkeypatch.setattr(classifier, "STEPS", 30)
 
     def run(*arguments, out=tmp_path / "out"):

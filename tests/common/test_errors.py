@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How errors end: one line, the right exit code, and a traceback only where one asks for it."""
+"""Errors end a script with one line, the right exit code, and a traceback only with --debug."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPTS = [train, translate, evaluate, compare_evaluations, convert_pytorch, dem
 SCRIPTS += [check_dataset, generate_ccp_dataset, generate_shapes_dataset]
 
 
-# output comes when the program ends, as it does unless one asks Python for something else
+# Python's default, in which output is written at the end
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 

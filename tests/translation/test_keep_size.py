@@ -114,7 +114,7 @@ def test_neighbours_are_translated_together():
 
 
 def test_a_small_instance_has_a_cut_out_of_its_own():
-    """In that of its large neighbour it would be a few pixels, or lie at the edge."""
+    """In its large neighbour's cut-out it would be a few pixels, or lie at the edge."""
     large, small, twin = Window(50, 50, 150, 150), Window(90, 160, 100, 170), Window(50, 155, 150, 255)
     view = View((64, 64), 0.4)
     windows = [cut_out(w, (1000, 1000), view) for w in (large, small, twin)]
@@ -147,7 +147,7 @@ def test_feathers_end_at_the_edges_of_a_cut_out():
 
 
 def negative(x, a):
-    """A "translation" that is easy to foretell: colours are inverted, and masks stay."""
+    """A "translation" that is easy to predict: colours are inverted, and masks stay."""
     return -x, a
 
 
@@ -168,7 +168,7 @@ def test_only_instances_are_touched(seed, ins_per, share):
 
 
 def test_at_the_network_s_own_scale_it_is_the_translation():
-    """Nothing is scaled where the cut-out has the network's size: inside it is exactly what the network gave."""
+    """Nothing is scaled where the cut-out has the network's size: inside it is exactly the network's output."""
     picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     mask = disc(30, 25, 4)
     after, (new,) = translate_in_place(picture, [PlacedMask.of(mask)], negative, View((24, 24), 0.9), 2)

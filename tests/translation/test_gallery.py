@@ -234,7 +234,7 @@ def key(browser, name, code):
 
 
 def check_slider(browser):
-    """Dragged, and by key, it shows the red input over the blue translation, from the left; return the middle's x, y."""
+    """Dragged, and by key, it shows the red input over the translation, from the left; return the middle's x, y."""
     left, top, width, height = box(browser, "article:not([hidden]) figure:last-child .picture")
     middle, quarter = left + width / 2, top + height * 0.1
     assert [colour(browser, left + width * share, quarter) for share in (0.25, 0.75)] == [BLUE, BLUE]

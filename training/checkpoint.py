@@ -22,7 +22,7 @@ import numpy as np
 
 from common import files
 from common.errors import UserError, printable
-from common.files import numbered
+from common.files import numbered_files
 
 Arrays = Dict[str, np.ndarray]
 State = Dict[str, Any]
@@ -61,7 +61,7 @@ def dumps(arrays: Arrays, state: State) -> bytes:
 
 def find(folder: str | Path) -> List[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return numbered(folder, "checkpoint", "npz")
+    return numbered_files(folder, "checkpoint", "npz")
 
 
 def load(path: str | Path) -> Tuple[Arrays, State]:

@@ -40,7 +40,7 @@ def divergence_error(
     The files are written into `folder` as `diverged_NNNNNN.json`, by the process that `writes`.
     """
     where = _write(folder, iteration, str(error), batch) if writes else json.dumps(batch)
-    models = files.numbered(model_folder, "params", "h5")
+    models = files.numbered_files(model_folder, "params", "h5")
     start = f"--pretrained {shlex.quote(str(models[-1]))} " if models else ""
     lower_G = min(settings.learning_rate_G, 2e-4) / 2
     lower_D = min(settings.learning_rate_D, 2e-4) / 2

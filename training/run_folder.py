@@ -52,7 +52,7 @@ def held(folder: Path, model_folder: Path, resume: bool) -> Iterator[None]:
                 files.remove_unfinished(path, RUN_FILES)
             except OSError as error:
                 raise UserError(f"cannot write into {path} ({error.strerror}); give another {flag}") from None
-            if not resume and any(files.numbered(path, *kind) for kind in NUMBERED):
+            if not resume and any(files.numbered_files(path, *kind) for kind in NUMBERED):
                 raise UserError(f"{path} holds a run; go on with it by --resume, or give another {flag}")
         yield
 

@@ -125,7 +125,7 @@ class Saver:
             if self._leads:
                 self._monitors.set_state(state["monitors"])
             iteration = operator.index(state["iteration"])
-            if iteration != files.number(path):
+            if iteration != files.number_of(path):
                 raise ValueError(f"it is of iteration {iteration}")
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
@@ -185,7 +185,7 @@ class Saver:
     def _delete_old(self) -> None:
         """Delete all but the newest checkpoints and models in the run's folder."""
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
-            files.keep_last(self.folder, stem, ending, KEPT)
+            files.keep_newest(self.folder, stem, ending, KEPT)
 
     def _gather_others(self, values: Dict[str, np.ndarray], state: Dict[str, Any]) -> Dict[str, np.ndarray]:
         """The states of the processes that do not write, as bytes by their names in the checkpoint."""

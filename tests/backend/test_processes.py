@@ -110,7 +110,7 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
     command = f"mpirun --bind-to none -n 2 python train.py --monitor-path={stopped} --resume"
     assert f"go on with: {command}" in said[0] and not said[1]
 
-    last = max(files.number(checkpoint.find(stopped)[-1]) + 2, 8)
+    last = max(files.number_of(checkpoint.find(stopped)[-1]) + 2, 8)
     first = together(1, lambda _: arguments(data, alone, "-b", 2, "--max-iter", last))
     second = together(2, lambda _: arguments(data, two, "--max-iter", last))
     finished(together(2, lambda _: ["-m", stopped, "--resume", "--max-iter", last]))

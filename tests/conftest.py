@@ -8,14 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
 from benchmarks.reference import ReferenceCase, read_case
 from common.errors import UserError, begin_script
-from tests.helpers import ROOT
 from tests.helpers.ccp import make_tree
+from tests.helpers.curves import BlankFigure
+from tests.helpers.scripts import Script
 
 begin_script()
 # a shell has its background jobs ignore Ctrl-C, and what these start would inherit that
@@ -67,6 +68,12 @@ def on_backend(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
 
 
 @pytest.fixture()
+def blank_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw curves that cost nothing."""
+    monkeypatch.setattr("matplotlib.figure.Figure", BlankFigure)
+
+
+@pytest.fixture()
 def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Tuple[int, str, str]]:
     """`run_main(translate, "--model", path)` runs a script's main here; gives exit code, standard output and error."""
 
@@ -82,15 +89,26 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
 
 @pytest.fixture(scope="session")
 def run_script() -> Callable[..., subprocess.CompletedProcess]:
-    """`run_script("train.py", "--max-iter", 3)` runs a script of this project with this Python and captures its output.
+    """`run_script("train.py", "--max-iter", 3)` runs a script in a process of its own and captures its output.
 
-    It runs in the project's root, or in `cwd`, for at most `timeout` seconds; the exit code is not looked at.
+    The arguments are those of `Script`; the exit code is not looked at.
     """
 
-    def run(script: str, *args: Any, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / script), *map(str, args)]
-        return subprocess.run(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
+    def run(script: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess:
+        return Script(script, *arguments, **options).finish()
 
     return run
+
+
+@pytest.fixture()
+def start_script() -> Iterator[Callable[..., Script]]:
+    """`start_script("train.py", ...)` starts one as `run_script` does; what runs at the test's end is killed."""
+    started: List[Script] = []
+
+    def start(script: str, *arguments: Any, **options: Any) -> Script:
+        started.append(Script(script, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for script in started:
+        script.kill()

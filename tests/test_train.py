@@ -67,8 +67,8 @@ def command_line(data, folder, *arguments):
 def start(run_script, data):
     """Train into a folder by command line."""
 
-    def run(folder, *arguments, of=data):
-        done = run_script("train.py", *command_line(of, folder, *arguments))
+    def run(folder, *arguments, of=data, cold=False):
+        done = run_script("train.py", *command_line(of, folder, *arguments), cold=cold)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -79,7 +79,7 @@ def start(run_script, data):
 def full_run(start, tmp_path_factory):
     """A whole run with a checkpoint after each epoch and a line after each iteration."""
     folder = tmp_path_factory.mktemp("runs") / "full"
-    (folder.parent / "stdout").write_text(start(folder, *FULL).stdout)
+    (folder.parent / "stdout").write_text(start(folder, *FULL, cold=True).stdout)
     return folder
 
 
@@ -405,7 +405,7 @@ def test_wrong_arguments_are_refused_in_one_line(refused, monkeypatch, tmp_path,
 
 def test_a_refusal_is_one_line_on_the_screen_too(run_script, tmp_path):
     """Libraries write their own lines when they start; a user shall see one."""
-    done = run_script("train.py", "--ngf", "x", cwd=tmp_path)
+    done = run_script("train.py", "--ngf", "x", cwd=tmp_path, cold=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("train.py: error: ") and done.stderr.count("\n") == 1
 

@@ -869,7 +869,7 @@ def test_the_model_must_be_given_and_be_there(translated, data, tmp_path, run_sc
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "params_" in refusal(translated, tmp_path, "--dataroot", data, of=empty)
-    done = run_script("translate.py", "--dataroot", data, cwd=tmp_path)
+    done = run_script("translate.py", "--dataroot", data, cwd=tmp_path, cold=True)
     assert done.returncode == 2 and "--model" in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nnabla as nn
@@ -23,40 +22,33 @@ from common import files
 from common.errors import UserError
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
-from tests.helpers import ROOT
 from training import checkpoint
 from training.data_parallel import check_same_iteration
 from training.settings import Settings
 
+PROCESS = "tests.helpers.several_processes"
 SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
 SMALL += "--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0".split()
 COURSE = "--max-epoch 4000 --lr-decay-start-epoch 2000 --log-step 1 --save-interval 2 --pool-size 8".split()
 
 
 @pytest.fixture()
-def together(tmp_path):
+def together(start_script, tmp_path):
     """Start processes that meet, or one alone; `what(rank)` is what each of them gets. Gives them without waiting."""
-    started = []
+    sockets = (tmp_path / f"socket{number}" for number in itertools.count())
 
     def start(size, what):
-        socket = tmp_path / f"socket{len(started)}"
-        for rank in range(size):
-            command = [sys.executable, "-m", "tests.helpers.several_processes", socket, rank, size, *what(rank)]
-            process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
-            started.append(process)
-        return started[-size:]
+        socket = next(sockets)
+        return [start_script(PROCESS, socket, rank, size, *what(rank)) for rank in range(size)]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def finished(several, code=0):
     """What each of them has said on standard output."""
-    said = [process.communicate(timeout=100) for process in several]
-    assert [process.returncode for process in several] == [code] * len(several), [err[-500:] for _, err in said]
-    return [out for out, _ in said]
+    done = [process.finish() for process in several]
+    assert [process.returncode for process in done] == [code] * len(done), [process.stderr[-500:] for process in done]
+    return [process.stdout for process in done]
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -102,9 +94,7 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
     goes on, byte for byte, with the pool and the random state that each process had; but not alone."""
     alone, two, stopped = (tmp_path / name for name in ("alone", "two", "stopped"))
     without_end = together(2, lambda _: arguments(data, stopped))
-    deadline = time.monotonic() + 60
-    while not checkpoint.find(stopped) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    without_end[0].wait_for(lambda: checkpoint.find(stopped))
     without_end[1].send_signal(signal.SIGTERM)
     said = finished(without_end, code=128 + signal.SIGTERM)
     command = f"mpirun --bind-to none -n 2 python train.py --monitor-path={stopped} --resume"
@@ -137,8 +127,8 @@ def test_what_is_wrong_with_the_data_is_told_before_processes_meet(together, tmp
     """So that none of them waits for one that has ended."""
     next((data / "trainA_seg").iterdir()).write_bytes(b"")
     (leader,) = together(2, lambda _: arguments(data, tmp_path / "run"))[:1]
-    _, err = leader.communicate(timeout=100)
-    assert leader.returncode == 2 and "Traceback" not in err and not (tmp_path / "run").exists()
+    done = leader.finish()
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_one_that_fails_ends_the_others(together, tmp_path, data):
@@ -146,14 +136,14 @@ def test_one_that_fails_ends_the_others(together, tmp_path, data):
     command = arguments(data, tmp_path / "run", "--pretrained", tmp_path / "model.h5")
     (tmp_path / "model.h5").write_bytes(b"no model")
     for process in together(2, lambda _: command):
-        _, err = process.communicate(timeout=100)
-        lines = err.strip().splitlines()
-        assert process.returncode == 2 and "model.h5" in lines[-2] and lines[-1] == "the communicator is aborted"
+        done = process.finish()
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 2 and "model.h5" in lines[-2] and lines[-1] == "the communicator is aborted"
 
 
 def test_batches_of_all_must_be_there(together, tmp_path, data):
     processes = together(3, lambda _: arguments(data, tmp_path / "run", "-b", 2))
-    errors = [process.communicate(timeout=100)[1] for process in processes]
+    errors = [process.finish().stderr for process in processes]
     assert all("--batch-size 2 in each of 3 processes is more than the 5 pictures" in err for err in errors)
 
 

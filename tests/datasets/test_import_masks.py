@@ -162,7 +162,7 @@ def test_coco_files_are_true_to_the_source(coco_root, tmp_path):
 
 def test_coco_command_line(coco_root, tmp_path, run_script):
     flags = ("--data_root", coco_root, "--min-area", 0.01, "--max-instances", 1, "--workers", 2)
-    done = run_script("datasets/generate_coco_dataset.py", *flags, cwd=tmp_path)
+    done = run_script("datasets/generate_coco_dataset.py", *flags, cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")
     save_root = tmp_path / "datasets" / "sheep2giraffe_coco"
     assert_masks(save_root / "trainA_seg", "000000000009", [RIGHT])
@@ -273,7 +273,7 @@ def test_mhp_has_a_mask_for_each_person_that_wears_it(mhp_root, tmp_path):
 
 def test_mhp_command_line(mhp_root, tmp_path, run_script):
     flags = ("--data_root", mhp_root, "--landscape", "--min-area", 0.01)
-    done = run_script("datasets/generate_mhp_dataset.py", *flags, cwd=tmp_path)
+    done = run_script("datasets/generate_mhp_dataset.py", *flags, cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")
     save_root = tmp_path / "datasets" / "pants2skirt_mhp"
     assert files(save_root / "trainA") == ["0001.jpg", "0003.jpg"]
@@ -409,7 +409,7 @@ def test_command_line_with_defaults_and_a_test_set(shapes, tmp_path, run_script)
     for letter, name in (("A", "horses"), ("B", "zebras")):
         (tmp_path / name).symlink_to(shapes / f"train{letter}")
         (tmp_path / f"{name}_seg").symlink_to(shapes / f"train{letter}_seg")
-    done = run_script("datasets/import_masks.py", "--a", "horses", "--b", "zebras", cwd=tmp_path)
+    done = run_script("datasets/import_masks.py", "--a", "horses", "--b", "zebras", cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     # the folders are links, and the data set is named after their targets

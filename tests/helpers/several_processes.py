@@ -28,6 +28,7 @@ from backend.context import set_context
 from common.errors import run_main
 from data.loader import Sample
 from instagan import InstaGAN
+from tests.helpers.scripts import DEADLINE
 from training.data_parallel import exchange
 from training.settings import Settings
 from translation.sequence import Batch
@@ -51,11 +52,13 @@ class SocketCommunicator:
             with Listener(socket, "AF_UNIX") as listener:
                 self._others = dict(sorted((c.recv(), c) for c in (listener.accept() for _ in range(size - 1))))
             return
-        for _ in range(500):
+        deadline = time.monotonic() + DEADLINE
+        while not hasattr(self, "_first"):
+            assert time.monotonic() < deadline
+            # the process of rank 0 may be a little behind
             with suppress(OSError):
                 self._first = Client(socket, "AF_UNIX")
-                break
-            time.sleep(0.05)
+            time.sleep(0.01)
         self._first.send(rank)
 
     def all_reduce(

@@ -94,6 +94,13 @@ def test_the_probability_of_a_picture_depends_on_itself_alone():
     assert learned.probability(shown[:0]).shape == (0,)
 
 
+@pytest.fixture()
+def hardly_trained(monkeypatch):
+    """For tests of how a classifier is kept, whatever it has learned."""
+    monkeypatch.setattr(classifier, "STEPS", 5)
+
+
+@pytest.mark.usefixtures("hardly_trained")
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     learned = Classifier("a")
     learned.train(samples(RED), samples(BLUE))
@@ -107,6 +114,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert again.accuracy == learned.accuracy
 
 
+@pytest.mark.usefixtures("hardly_trained")
 def test_it_is_trained_once_for_the_same_pictures(tmp_path, monkeypatch):
     trained = []
     train = Classifier.train
@@ -122,11 +130,13 @@ def test_it_is_trained_once_for_the_same_pictures(tmp_path, monkeypatch):
     assert trained == ["pictures", "pictures"] and len(list(tmp_path.glob("*.h5"))) == 2
 
 
+@pytest.mark.usefixtures("hardly_trained")
 def test_a_folder_that_cannot_be_written_is_said_and_no_more(tmp_path, capsys):
     classifier.cached("pictures", tmp_path / "absent", {"A": samples(RED), "B": samples(BLUE)})
     assert "not kept" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("hardly_trained")
 @pytest.mark.parametrize("damaged", [".h5", ".json"])
 def test_a_damaged_file_costs_only_the_training(tmp_path, damaged, capsys):
     domains = {"A": samples(RED), "B": samples(BLUE)}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -14,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,19 @@ from common.errors import UserError
 from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers import ROOT
+from tests.helpers.scripts import DEADLINE
+from tests.helpers.slow_disk import hold_first_checkpoint
 from training import checkpoint
 from training.divergence import Diverged, check_finite
 
-EPOCH, LAST = 3, 15  # iterations
-KILLS, KILLS_IN_A_CHECKPOINT = 20, 5
+EPOCH, LAST = 3, 12  # iterations
+# at any moment; at any moment of a process that is not forked; in a checkpoint; right after one
+KILLS = {"any": 7, "cold": 3, "writing": 5, "written": 5}
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --ins-max 2".split()]
 COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
-DEADLINE = 300  # seconds after which a test gives up
+
+pytestmark = pytest.mark.usefixtures("blank_curves")
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +82,6 @@ def copy(begun, tmp_path):
     return Path(shutil.copytree(begun, tmp_path / "copy"))
 
 
-def popen(*command, **options):
-    script = [sys.executable, str(ROOT / "train.py"), *map(str, command)]
-    return subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-
-
 def unfinished(folder):
     return list(folder.glob(".checkpoint_*.part.npz"))
 
@@ -110,45 +102,45 @@ def hashes(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in (".npz", ".h5", ".json")}
 
 
-def moment_or_checkpoint(folder, moment):
-    """Whether a moment has come, or a checkpoint that is not there now."""
-    before = checkpoint.find(folder)
-    return lambda: time.monotonic() > moment or checkpoint.find(folder) != before
-
-
 # --- killed and resumed -----------------------------------------------------------------------------------------------
 
 
-def test_killed_twenty_times_it_ends_as_the_run_that_never_was(run_main, data, tmp_path):
+def wait_for_moment(process, moment, folder, until):
+    """Wait until the time `until`, for a checkpoint that is being written, or for one that has been written."""
+    if moment == "writing":
+        process.wait_for(lambda: not unfinished(folder))  # what was killed before leaves
+        process.wait_for(lambda: unfinished(folder))
+    elif moment == "written":
+        before = checkpoint.find(folder)
+        process.wait_for(lambda: checkpoint.find(folder) != before)
+    else:
+        process.wait_for(lambda: time.monotonic() > until)
+
+
+def test_killed_twenty_times_it_ends_as_the_run_that_never_was(start_script, run_main, data, tmp_path):
     """SIGKILL at random moments from the start of the process on, and as soon as a checkpoint is being written."""
     seed, folder = time.time_ns(), tmp_path / "run"
     print(f"seed {seed}")  # shown where the test fails
     chance = random.Random(seed)
-    # each process gets past one checkpoint or so, so that there is something left to kill
-    course = f"--max-epoch {3 * KILLS} --save-image-interval 6".split()
+    course = f"--max-epoch {3 * sum(KILLS.values())} --save-image-interval 6".split()
     begun = time.monotonic()
-    assert run_main(train, *arguments(data, tmp_path / "one", "--max-iter", 1))[0] == 0
-    seconds = 3 + 2 * (time.monotonic() - begun)
-    moments = ["checkpoint"] * KILLS_IN_A_CHECKPOINT + ["any"] * (KILLS - KILLS_IN_A_CHECKPOINT)
+    one = start_script("train.py", *arguments(data, tmp_path / "one", "--max-iter", EPOCH)).finish()
+    assert one.returncode == 0, one.stderr
+    seconds = 1.5 * (time.monotonic() - begun)
+    moments = [moment for moment, count in KILLS.items() for _ in range(count)]
     chance.shuffle(moments)
+    assert len(moments) == 20
     interrupted_writes, command = 0, arguments(data, folder, *course)
-    # a write takes milliseconds, and some kills that are aimed at one come too late: then a few more are tried
-    for moment in itertools.chain(moments, ["checkpoint"] * KILLS):
-        if not moments and interrupted_writes > KILLS_IN_A_CHECKPOINT // 2:
-            break
-        moments = moments[1:]
-        process = popen(*command)
-        if moment == "checkpoint":
-            wait_for(lambda: unfinished(folder), process)
-        else:
-            wait_for(moment_or_checkpoint(folder, time.monotonic() + chance.uniform(0, seconds)), process)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        interrupted_writes += len(unfinished(folder))
+    for moment in moments:
+        hold = hold_first_checkpoint if moment == "writing" else None
+        process = start_script("train.py", *command, cold=moment == "cold", prepare=hold)
+        # imports take about a second
+        wait_for_moment(process, moment, folder, time.monotonic() + chance.uniform(0, seconds + (moment == "cold")))
+        assert process.kill().returncode == -signal.SIGKILL
+        interrupted_writes += moment == "writing" and len(unfinished(folder))
         if (folder / "args.json").exists():
             command = ["-m", folder, "--resume"]
-    assert interrupted_writes > KILLS_IN_A_CHECKPOINT // 2
+    assert interrupted_writes > KILLS["writing"] // 2
     last = checkpoint.load_newest(folder)[2]["iteration"] + EPOCH + 1
     for end in (command, arguments(data, tmp_path / "whole", *course)):
         code, _, err = run_main(train, *end, "--max-iter", last)
@@ -157,12 +149,11 @@ def test_killed_twenty_times_it_ends_as_the_run_that_never_was(run_main, data, t
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
-def test_a_run_without_a_checkpoint_yet_starts_again(whole, run_script, data, tmp_path):
+def test_a_run_without_a_checkpoint_yet_starts_again(whole, start_script, run_script, data, tmp_path):
     folder = tmp_path / "run"
-    process = popen(*arguments(data, folder))
-    wait_for((folder / "args.json").exists, process)
+    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
+    process.wait_for((folder / "args.json").exists)
     process.kill()
-    process.communicate()
     assert not checkpoint.find(folder)
     done = run_script("train.py", "-m", folder, "--resume")
     assert done.returncode == 0 and "from the beginning" in done.stdout, done.stderr
@@ -291,60 +282,61 @@ def test_damaged_arguments_are_refused(copy, resume, text):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, data, tmp_path, number):
+def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, start_script, data, tmp_path, number):
+    """SIGINT comes in one of the first iterations, SIGTERM while a checkpoint is being written."""
     folder = tmp_path / "a folder"
-    process = popen(*arguments(data, folder))
-    wait_for(lambda: checkpoint.find(folder), process)
+    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
+    process.wait_for(lambda: f"1/{LAST}" in process.errors if number == signal.SIGINT else unfinished(folder))
     process.send_signal(number)
-    out, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 128 + number and "Traceback" not in err and "once more" in err
+    done = process.finish()
+    assert done.returncode == 128 + number and "Traceback" not in done.stderr and "once more" in done.stderr
     stopped_after = checkpoint.load_newest(folder)[2]["iteration"]
-    assert f"stopped after iteration {stopped_after}" in out and stopped_after < LAST
-    words = shlex.split(out.strip().splitlines()[-1].partition("go on with: ")[2])
+    assert f"stopped after iteration {stopped_after}" in done.stdout and stopped_after < LAST
+    words = shlex.split(done.stdout.strip().splitlines()[-1].partition("go on with: ")[2])
     assert words[:2] == ["python", "train.py"]
     if number == signal.SIGTERM:
         # what follows is the same for both
         return
-    last = popen(*words[2:])
-    out, err = last.communicate(timeout=DEADLINE)
-    assert last.returncode == 0, err
+    last = start_script(*words[1:]).finish()
+    assert last.returncode == 0, last.stderr
     assert contents(folder) == contents(whole)
 
 
-def test_a_second_signal_ends_at_once(data, tmp_path):
-    """Iterations take long here, so that both signals come within one."""
+def test_a_second_signal_ends_at_once(start_script, data, tmp_path):
+    """An iteration takes a minute here, nearly all of it within single calls into NNabla."""
     folder = tmp_path / "run"
-    slow = "--fineSizeH 96 --loadSizeH 96 --fineSizeW 96 --loadSizeW 96 --ngf 12 --cpu-kernels nnabla".split()
-    process = popen(*arguments(data, folder, *slow))
-    timer = folder / "Training_time.timer.txt"
-    wait_for(lambda: timer.exists() and timer.read_text(), process)
-    for number in (signal.SIGINT, signal.SIGTERM):  # within one call into NNabla, mostly
-        process.send_signal(number)
-        time.sleep(0.02)
+    size = "--fineSizeH 400 --loadSizeH 400 --fineSizeW 400 --loadSizeW 400 --ngf 16 --cpu-kernels nnabla".split()
+    process = start_script("train.py", *arguments(data, folder, *size))
+    process.wait_for(lambda: f"0/{LAST}" in process.errors)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.wait_for(lambda: "once more ends it at once" in process.errors)
     begun = time.monotonic()
-    _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 128 + signal.SIGTERM and time.monotonic() - begun < 20
-    assert "once more ends it at once" in err and checkpoint.find(folder) == []
+    process.send_signal(signal.SIGTERM)
+    assert process.finish().returncode == 128 + signal.SIGTERM and time.monotonic() - begun < 20
+    assert checkpoint.find(folder) == []
 
 
 # --- one run a folder -------------------------------------------------------------------------------------------------
 
 
-def test_two_runs_in_one_folder_cannot_be(whole, run_script, data, tmp_path):
+def test_two_runs_in_one_folder_cannot_be(whole, start_script, run_main, data, tmp_path):
     folder, models = tmp_path / "run", tmp_path / "models"
-    first = popen(*arguments(data, folder, "-o", models))
-    wait_for(lambda: checkpoint.find(folder), first)
-    before = hashes(folder).keys()
+    first = start_script("train.py", *arguments(data, folder, "-o", models), prepare=hold_first_checkpoint)
+    first.wait_for(lambda: unfinished(folder))
+    # it stays in the middle of its run until the others have had their say
+    first.send_signal(signal.SIGSTOP)
     for second in (["-m", folder, "--resume"], arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
-        done = run_script("train.py", *second)
-        assert done.returncode == 2 and "another run is writing" in done.stderr and done.stderr.count("\n") == 1
-    assert first.wait(timeout=DEADLINE) == 0
-    first.communicate()
-    assert before and contents(Path(shutil.copytree(models, folder, dirs_exist_ok=True))) == contents(whole)
+        code, _, err = run_main(train, *second)
+        assert code == 2 and "another run is writing" in err and err.count("\n") == 1
+    assert unfinished(folder)
+    first.send_signal(signal.SIGCONT)
+    assert first.finish().returncode == 0
+    assert contents(Path(shutil.copytree(models, folder, dirs_exist_ok=True))) == contents(whole)
     # whoever comes afterwards is told that there is a run, and models
     for second in (arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
-        done = run_script("train.py", *second)
-        assert done.returncode == 2 and "holds a run" in done.stderr
+        code, _, err = run_main(train, *second)
+        assert code == 2 and "holds a run" in err
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------
@@ -394,18 +386,15 @@ def test_a_model_that_cannot_be_written_ends_in_an_error(whole, tmp_path):
     assert not (tmp_path / "a.h5").exists()
 
 
-def test_a_write_that_fails_leaves_the_last_checkpoint(whole, copy, resume):
+def test_a_write_that_fails_leaves_the_last_checkpoint(whole, copy, start_script, resume):
     """The system refuses files larger than a limit, as a full disk would, within a checkpoint."""
     saved = checkpoint.find(copy)[-1]
     limit = saved.stat().st_size - 1000
     before = saved.read_bytes()
-    process = popen(
-        *("-m", copy, "--resume", "--max-iter", LAST),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    _, err = process.communicate(timeout=DEADLINE)
-    last = err.strip().splitlines()[-1]
-    assert process.returncode == 2 and "Traceback" not in err, err
+    refuse = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    done = start_script("train.py", "-m", copy, "--resume", "--max-iter", LAST, prepare=refuse).finish()
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "cannot write" in last and f"{saved.name} is whole" in last and "--resume" in last
     assert saved.read_bytes() == before and not unfinished(copy)
     assert resume(copy)[0] == 0 and contents(copy) == contents(whole)
@@ -422,17 +411,17 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_that_fills_up(whole, small_disk, resume, data):
+def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data):
+    """Right after its first checkpoint."""
     folder, filler = small_disk / "run", small_disk / "filler"
-    process = popen(*arguments(data, folder))
-    wait_for(lambda: checkpoint.find(folder), process)
-    with open(filler, "wb") as file, pytest.raises(OSError):
+    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
+    process.wait_for(lambda: any(map(zipfile.is_zipfile, unfinished(folder))))
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(1 << 16))
-            file.flush()
-    _, err = process.communicate(timeout=DEADLINE)
-    last = err.strip().splitlines()[-1]
-    assert process.returncode == 2 and "Traceback" not in err, err
+    done = process.finish()
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "No space left on device" in last and "--resume" in last
     checkpoint.load_newest(folder)
     code, _, err = resume(folder)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The imports of the process that scripts are forked from; see scripts.py."""
+
+from common.errors import begin_script
+
+begin_script()
+
+import threading
+
+import matplotlib.figure
+from tqdm import tqdm
+
+import convert_pytorch  # noqa: F401
+import evaluate  # noqa: F401
+import segment  # noqa: F401
+import train  # noqa: F401
+import translate  # noqa: F401
+from tests.helpers.curves import BlankFigure
+
+matplotlib.figure.Figure = BlankFigure
+# the lock that tqdm makes for several processes would stay behind where one is killed
+tqdm.set_lock(threading.RLock())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where NNabla computes: the CPU, or a GPU through the CUDA extension."""
+"""The choice where NNabla computes: the CPU, or a GPU through the CUDA extension."""
 
 from __future__ import annotations
 

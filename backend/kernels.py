@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass
 class _Choice:
-    """Whether oneDNN is chosen, and the limit on NumPy's threads that goes with it."""
+    """The choice of oneDNN, and the limit on NumPy's threads that goes with it."""
 
     onednn: bool = False
     blas_limit: Optional[threadpoolctl.threadpool_limits] = None

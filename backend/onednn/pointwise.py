@@ -35,7 +35,7 @@ class Padding:
 
     @property
     def copies(self) -> bool:
-        """Whether the padded tensor is a copy: there is padding, or the layouts differ."""
+        """Return whether the padded tensor is a copy: there is padding, or the layouts differ."""
         return self.target is not self._outer
 
     def forward(self, x: int, padded: int) -> None:

@@ -26,7 +26,7 @@ GRADIENTS = threading.Lock()
 
 
 class _Team(threading.local):
-    """How many threads the kernels that this thread calls may use (0: not known yet), and whether it is a lane."""
+    """The threads that kernels called from this one may use (0: not known yet), and whether it is a lane."""
 
     size = 0
     is_lane = False

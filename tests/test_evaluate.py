@@ -224,7 +224,7 @@ def weights(tmp_path_factory):
 @pytest.fixture()
 def run(monkeypatch, run_main, data, model, tmp_path):
     """Run evaluate.py's main here, into `out`; return (exit code, standard output, standard error)."""
-    monkeypatch.setattr(classifier, "STEPS", 30)
+    monkeypatch.setattr(classifier, "STEPS", 6)
 
     def run(*arguments, out=tmp_path / "out"):
         return run_main(evaluate, "--model", model, "--dataroot", data, "--output", out, "-c", "cpu", *arguments)

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Sequence
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 

@@ -19,7 +19,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 

@@ -22,7 +22,7 @@ from typing import List
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 from args import evaluate_args
 from backend import context

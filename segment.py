@@ -20,7 +20,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from common.errors import UserError, begin_script, collected, printable, run_main
 
-begin_script()
+begin_script(__name__)
 
 from tqdm import tqdm
 

@@ -12,12 +12,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +33,7 @@ from models import DOMAINS, NETWORKS
 from training import checkpoint, run_folder
 from training.batches import Batches, training_items
 from training.data_parallel import check_same_iteration, exchange
-from training.divergence import Diverged, divergence_error
+from training.divergence import Diverged, Iteration, divergence_error, write_report
 from training.monitors import Monitors, draw_curves, short_summary
 from training.samples import SampleGrid
 from training.saving import Saver
@@ -97,6 +98,8 @@ class Run:
         self.samples = SampleGrid(args.dataroot, items, self.settings) if self.leads else None
 
         self.iteration = 0
+        # the latest iteration, which may still be running
+        self.started = Iteration(0, {})
         self.last_iteration = args.max_epoch * self.batches.iterations_per_epoch
         if args.max_iter:
             self.last_iteration = min(self.last_iteration, args.max_iter)
@@ -150,11 +153,7 @@ class Run:
                 self.iterate()
                 self.finish()
         except Diverged as error:
-            suspect = self.losses.suspect
-            files = self.batches.files(suspect.names)
-            raise divergence_error(
-                error, suspect.number, files, self.folder, self.saver.model_folder, self.settings, self.leads
-            ) from error
+            raise self.divergence(error) from error
         except OSError as error:
             raise run_folder.cannot_write(self.folder, self.saver.whole, error, self.processes.size) from error
         finally:
@@ -175,9 +174,8 @@ class Run:
                 if self.signal:
                     break
 
-                names = self.batches.advance()
-                self.losses.start(self.iteration, names)
-                self.losses.add(self.model.step(batches, shares))
+                self.started = Iteration(self.iteration, self.batches.advance())
+                self.losses.add(self.started, self.model.step(batches, shares))
                 self.iteration += 1
                 if self.iteration < self.last_iteration:
                     self.batches.upload_ahead()
@@ -210,6 +208,20 @@ class Run:
             draw_curves(self.folder)
         # wait for the first process to finish writing: mpirun ends all once one exits by a signal
         self.processes.total(np.zeros(1))
+
+
+    def divergence(self, error: Diverged) -> UserError:
+        """The error of a training that diverged; the files of its pictures are written into the run's folder."""
+        if error.iteration is None:
+            # a parameter is checked after the iteration that changed it, and put down to the number of those done
+            iteration = self.iteration
+            names = self.started.names
+        else:
+            iteration = error.iteration.number
+            names = error.iteration.names
+        batch = self.batches.files(names)
+        where = write_report(self.folder, str(error), iteration, batch) if self.leads else json.dumps(batch)
+        return divergence_error(str(error), iteration, where, self.saver.model_folder, self.settings)
 
 
 def load_pretrained(path: str) -> None:

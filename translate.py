@@ -18,7 +18,7 @@ from typing import List
 
 from common.errors import UserError, begin_script, collected, printable, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 from PIL import Image

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 from tqdm import tqdm

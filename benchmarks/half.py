@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import nnabla as nn
 import nnabla.functions as F

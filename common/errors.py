@@ -28,15 +28,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; scripts clean up as after Ctrl-C."""
 
 
-def begin_script() -> None:
-    """Prepare the process of a script; call it before the slow imports, above all NNabla's.
+def begin_script(name: str) -> None:
+    """Prepare the process of a script, whose `__name__` is `name`; call it before the slow imports, above all NNabla's.
 
     On import, NNabla and other packages configure logging and print greetings to standard error; with logging
     configured first, only warnings appear. Ctrl-C during the imports, which can take seconds, ends the script without a
-    traceback; `run_main` restores Python's own handling.
+    traceback; `run_main` restores Python's own handling. A program that imports the script keeps its own.
     """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if name == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 from common.command_line import Parser
 from datasets.arguments import add_categories, add_limits, add_writing, make_within_limits, parse

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, printable, run_main
 
-begin_script()
+begin_script(__name__)
 
 from common.command_line import Parser
 from data.items import EXTENSIONS, mask_folder_of, visible_files

@@ -26,6 +26,7 @@ from common.errors import UserError
 from models import NETWORKS
 from training import checkpoint, run_folder
 from training.batches import Batches
+from training.divergence import check_finite
 from training.monitors import Monitors
 from training.settings import Settings
 from training.step_losses import PendingLosses
@@ -93,7 +94,7 @@ class Saver:
         """
         self._losses.read()
         values, state = self._model.state()
-        self._losses.check_parameters(iteration, values)
+        check_finite(values)
         process_values, process_state = self._model.process_state()
         others = self._gather_others(process_values, process_state)
         self.saved = iteration

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import Dict, List, Tuple
 
 import nnabla as nn
@@ -12,7 +11,7 @@ import numpy as np
 
 from backend import arrays
 from backend.processes import Processes
-from training.divergence import check_finite
+from training.divergence import Iteration, check_finite
 from training.monitors import Monitors
 
 
@@ -23,7 +22,7 @@ class StepLosses:
         self._passes: List[Dict[str, List[Tuple[float, nn.NdArray]]]] = []
 
     def begin_pass(self) -> None:
-        """Put the losses that follow down to the next pass."""
+        """Start collecting the losses of the next pass."""
         self._passes.append(defaultdict(list))
 
     def add(self, name: str, share: float, value: nn.NdArray) -> None:
@@ -46,56 +45,32 @@ class StepLosses:
         return {name: float(np.mean(values)) for name, values in by_name.items()}
 
 
-@dataclass(frozen=True)
-class Iteration:
-    """An iteration that has been started: its number, the names of each domain's pictures in it, and its losses."""
-
-    number: int
-    names: Dict[str, List[str]]
-    losses: StepLosses
-
-
 class PendingLosses:
     """The losses of the iterations since the last `read`, on their way to the monitors.
 
-    A GPU is not waited for in each iteration, so a loss may turn out to be NaN some iterations later. `suspect` is the
-    iteration that is blamed for a divergence.
+    A GPU is not waited for in each iteration, so a loss may turn out to be NaN some iterations later.
     """
 
     def __init__(self, monitors: Monitors, processes: Processes) -> None:
         self._monitors = monitors
         self._processes = processes
-        self._unread: List[Iteration] = []
-        self.suspect = Iteration(0, {}, StepLosses())
+        self._unread: List[Tuple[Iteration, StepLosses]] = []
 
-    def start(self, number: int, names: Dict[str, List[str]]) -> None:
-        """Note the iteration that is started now."""
-        self.suspect = Iteration(number, names, StepLosses())
-
-    def add(self, losses: StepLosses) -> None:
-        """Take the losses of the iteration that was started last."""
-        self._unread.append(replace(self.suspect, losses=losses))
+    def add(self, iteration: Iteration, losses: StepLosses) -> None:
+        """Take the losses of an iteration; they may still be being computed."""
+        self._unread.append((iteration, losses))
 
     def read(self) -> Dict[str, float]:
         """Read all losses since the last call, pass them to the monitors, and return the newest.
 
         Raises:
-            Diverged: where one is NaN or infinite.
+            Diverged: where one is NaN or infinite, with its iteration.
         """
-        losses: Dict[str, float] = {}
-        for iteration in self._unread:
-            self.suspect = iteration
-            losses = iteration.losses.read(self._processes)
-            check_finite(losses)
+        values: Dict[str, float] = {}
+        for iteration, losses in self._unread:
+            values = losses.read(self._processes)
+            check_finite(values, iteration)
             if self._processes.rank == 0:
-                self._monitors.add(iteration.number, losses)
+                self._monitors.add(iteration.number, values)
         self._unread.clear()
-        return losses
-
-    def check_parameters(self, number: int, parameters: Dict[str, np.ndarray]) -> None:
-        """Raise Diverged where a parameter, or a moment of Adam, is not finite after `number` iterations.
-
-        That number is reported; the pictures are those of the last iteration.
-        """
-        self.suspect = replace(self.suspect, number=number)
-        check_finite(parameters)
+        return values

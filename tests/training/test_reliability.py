@@ -376,7 +376,7 @@ def test_a_model_that_cannot_be_written_ends_in_an_error(whole, tmp_path):
     code = (
         "import sys, resource; sys.path.insert(0, sys.argv[1])\n"
         "from common import errors\n"
-        "errors.begin_script()\n"
+        "errors.begin_script(__name__)\n"
         "from weights import model_file\n"
         "parameters, config = model_file.load_model(sys.argv[2])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"

@@ -231,7 +231,7 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
         choices=FORMATS,
         default="auto",
         help="the form of --masks: a file for each mask, a label map for each picture, COCO or LabelMe JSON; auto "
-        "tells JSON from masks",
+        "distinguishes JSON from masks",
     )
     add("--category", default=None, help="only instances of this category of the annotations (default: all)")
     add(

@@ -19,7 +19,7 @@ from args import evaluate_args
 from backend import context
 from common import files
 from metrics import inception, report
-from metrics.evaluator import Evaluator, Settings, notes
+from metrics.evaluator import EvaluationSettings, Evaluator, notes
 from translation.translator import load_translator
 from weights import model_file
 
@@ -41,7 +41,7 @@ def main() -> None:
     files.make_folder(folder, "--output")
 
     set_order = args.set_order or model.set_order
-    settings = Settings(args.dataroot, args.phase, model.size, args.ins_max, set_order, args.seed)
+    settings = EvaluationSettings(args.dataroot, args.phase, model.size, args.ins_max, set_order, args.seed)
     network = inception.LocalInceptionV3(weights) if weights else None
     evaluator = Evaluator(settings, directions, folder, model_path.parent, network)
     with files.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):

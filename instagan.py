@@ -59,9 +59,8 @@ class InstaGAN:
         self.pool_rng = np.random.default_rng([settings.seed, 2, processes.rank])
         self.pools = {domain: ImagePool(settings.pool_size, self.pool_rng) for domain in DOMAINS}
 
-        # A graph for each number of pictures, instances and earlier masks that occurs: 8 are all of the default
-        # `--ins-max 4 --ins-per 2` at batch size 1. They take some MB each, so beyond that they are built again, which
-        # takes 0.04 s.
+        # A graph for each number of pictures, instances and earlier masks that occurs: `--ins-max 4 --ins-per 2` needs
+        # at most 8 at batch size 1. They take some MB each, so beyond that they are built again, which takes 0.04 s.
         self.generator_graph = lru_cache(8)(partial(build_generator_graph, settings))
         self.discriminator_graph = lru_cache(16)(partial(build_discriminator_graph, settings))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice where NNabla computes: the CPU, or a GPU through the CUDA extension."""
+"""The device that NNabla computes on: the CPU, or a GPU through the CUDA extension."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU kernels of new graphs, NNabla's own or oneDNN's: which of them are chosen, and the way to oneDNN's.
+"""The choice between NNabla's own CPU kernels and oneDNN's, and the way to the latter.
 
-Only backend imports `backend.onednn`; the parts of it that others use are found here.
+Only backend imports `backend.onednn`; the rest of the project finds here what it uses of it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ import threadpoolctl
 from backend.arrays import on_cpu
 from backend.onednn import library
 from backend.onednn.adam import Adam
-from backend.onednn.convolution import Geometry
-from backend.onednn.functions import can_be_blocked, kept_arrays
+from backend.onednn.functions import kept_arrays
 from backend.onednn.memory import block_size
 from backend.onednn.threads import in_turn, side_by_side
 from common.errors import UserError
 
 __all__ = [
     "Adam",
-    "Geometry",
     "active",
-    "can_be_blocked",
     "configure",
     "in_turn",
     "kept_arrays",

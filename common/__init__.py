@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The needs of every script: errors, command lines, files, progress.
+"""The helpers of every script: errors, command lines, files, progress.
 
-It imports nothing else of this project, neither NNabla nor pictures."""
+It imports nothing else of this project, neither NNabla nor pictures.
+"""

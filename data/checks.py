@@ -415,7 +415,7 @@ def _check_levels(path: Path, image: Image.Image, level: np.ndarray, report: Rep
         report.add(ERROR, "grey-mask", path, GREY, fix)
         return False
     if number_grey > number_not_black / 2:
-        fix = "it is cut in the middle; is it the right file?"
+        fix = "it is thresholded at half grey; is it the right file?"
         report.add(WARNING, "grey-mask", path, "more than half of it is grey, as of very soft edges", fix)
     return True
 

@@ -14,9 +14,9 @@ from common.progress import say
 from data import checks, pictures
 from data.items import Item, list_files, mask_folder_of
 from masks import sources
-from masks.box_object import Box, NothingFound, find_object
-from masks.segmenter import load
 
+# x0, y0, x1, y1 in pixels, x1 and y1 excluded
+Box = Tuple[int, int, int, int]
 # Takes a picture, also as (H, W, 3) uint8, and returns the number and the level of each mask, (H, W) in [0, 1] or bool.
 MaskReader = Callable[[Item, np.ndarray], Iterator[Tuple[int, np.ndarray]]]
 
@@ -66,10 +66,16 @@ def _holds_annotations(path: Path, mask_format: str) -> bool:
 
 
 def mask_reader(options: MaskOptions, annotations: Path | None, items: Sequence[Item], domain: str) -> MaskReader:
-    """The reader of the masks of `items`, pictures of `domain` ("A" or "B"); `annotations` as of `find_annotations`."""
+    """The reader of the masks of `items`, pictures of `domain` ("A" or "B").
+
+    `annotations` is what `find_annotations` returned.
+    """
     if options.boxes:
         return lambda item, picture: enumerate(object_in_box(picture, box) for box in options.boxes)
     if options.segmenter:
+        # slow to import, and rarely needed
+        from masks.segmenter import load
+
         segmenter = load(options.segmenter)
         return lambda item, picture: enumerate(segmenter.instances(picture, domain))
     if not annotations:
@@ -87,10 +93,13 @@ def mask_reader(options: MaskOptions, annotations: Path | None, items: Sequence[
 
 def object_in_box(picture: np.ndarray, box: Box) -> np.ndarray:
     """The mask (H, W) bool of the object in a box of a picture (H, W, 3) uint8; prints a line if none stands out."""
+    # slow to import, and rarely needed
+    from masks.box_object import NothingFound, find_object
+
     try:
         return find_object(picture, box)
     except NothingFound as error:
-        say(f"{error}; the ellipse in it is taken")
+        say(f"{error}; using the ellipse inside the box")
         return error.mask
 
 
@@ -100,7 +109,7 @@ def read_mask_file(path: Path, picture: np.ndarray) -> np.ndarray:
     if not pictures.same_proportions(level.shape, picture.shape[:2]):
         height, width = level.shape
         sizes = f"{width}x{height}, its picture {picture.shape[1]}x{picture.shape[0]} (width x height)"
-        say(f"{path} is {sizes}: it is stretched")
+        say(f"{path} is {sizes}: it is stretched to the picture")
     if checks.is_grey((level * 255).round().astype(np.uint8)) or 0 < level.max() <= 0.5:
-        say(f"{path}: {checks.GREY}; it is cut in the middle (a label map wants --mask-format labels)")
+        say(f"{path}: {checks.GREY}; it is thresholded at half grey (a label map needs --mask-format labels)")
     return level

@@ -32,7 +32,7 @@ LARGEST_SIDE = 1024
 SPECK = 0.02  # parts of less than this share of the largest one are not instances
 
 
-class Settings(NamedTuple):
+class SegmenterSettings(NamedTuple):
     """The settings of a network that are saved with its parameters.
 
     `size` is the (height, width) to which pictures are resized; `single` states for domains A and B whether a picture
@@ -49,7 +49,7 @@ class Segmenter:
     Its parameters are those in NNabla's current scope; missing ones are created, with weights from `seed`.
     """
 
-    def __init__(self, settings: Settings, channels: Sequence[int] = CHANNELS, seed: int = 0) -> None:
+    def __init__(self, settings: SegmenterSettings, channels: Sequence[int] = CHANNELS, seed: int = 0) -> None:
         self.settings = settings
         self._channels = tuple(channels)
         _create_parameters(self._channels, np.random.RandomState(seed))
@@ -234,7 +234,7 @@ def _channels_of(values: Dict[str, np.ndarray]) -> List[int]:
     return channels if {name: value.shape for name, value in values.items()} == expected else []
 
 
-def _read_settings(path: Path, multiple: int) -> Settings:
+def _read_settings(path: Path, multiple: int) -> SegmenterSettings:
     """Read the settings of a network whose sides are a multiple of `multiple`."""
     try:
         config = read_json(path)
@@ -246,7 +246,7 @@ def _read_settings(path: Path, multiple: int) -> Settings:
             raise ValueError(f"its size is {size!r:.40}, which no such network has")
         if not all(type(value) is bool for value in single):
             raise ValueError("its 'single' is not two truth values")
-        return Settings(tuple(size), tuple(single))
+        return SegmenterSettings(tuple(size), tuple(single))
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}, which belongs to a segmenter, cannot be used: {problem}") from None

@@ -21,7 +21,7 @@ from data import instances, pictures
 from data.items import find_items, mask_folder_of
 from data.pictures import Size
 from masks.predicted_masks import PredictedMasks
-from masks.segmenter import CHANNELS, DOMAINS, LARGEST_SIDE, NETWORK, Segmenter, Settings
+from masks.segmenter import CHANNELS, DOMAINS, LARGEST_SIDE, NETWORK, Segmenter, SegmenterSettings
 
 BATCH = 8
 RATE = 2e-3
@@ -113,14 +113,14 @@ def _content_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def choose_settings(sources: Sequence[Source]) -> Settings:
+def choose_settings(sources: Sequence[Source]) -> SegmenterSettings:
     """A network size of the pictures' usual proportions, and whether pictures of each domain have at most one mask."""
     headers = in_parallel(lambda s: pictures.open_with_header(s.image, rough=True)[0], sources, "reading sizes")
     ratio = float(np.median([header.size[0] / header.size[1] for header in headers]))
     multiple = 2 ** (len(CHANNELS) - 1)
     height, width = (_network_side(AREA * r, multiple) for r in (ratio, 1 / ratio))
     single_a, single_b = (all(len(s.masks.get(domain, [])) <= 1 for s in sources) for domain in DOMAINS)
-    return Settings((height, width), (single_a, single_b))
+    return SegmenterSettings((height, width), (single_a, single_b))
 
 
 def _network_side(squared_side: float, multiple: int) -> int:

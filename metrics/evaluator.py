@@ -22,7 +22,7 @@ MOST_TRAINING_PICTURES = 1000  # of each domain, for the classifiers and FID
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """The data to evaluate on, at `size` (height, width), and which instances are translated, in which order."""
 
     dataroot: str
@@ -41,7 +41,7 @@ class Evaluator:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EvaluationSettings,
         directions: Sequence[str],
         folder: Path,
         classifier_folder: Path,

@@ -24,9 +24,9 @@ from data.instances import iou
 from data.items import find_items
 from datasets import generate_shapes_dataset
 from masks import predicted_masks, segmenter_training
-from masks.segmenter import Segmenter, Settings, label_instances, load
+from masks.segmenter import Segmenter, SegmenterSettings, label_instances, load
 
-SMALL = Settings((32, 48), (False, False))
+SMALL = SegmenterSettings((32, 48), (False, False))
 NARROW = (16, 32, 32)
 
 

@@ -481,7 +481,7 @@ def test_a_segmenter(done, data, tmp_path, run_main):
     import nnabla as nn
 
     nn.clear_parameters()
-    settings = segmenter.Settings((32, 32), (False, False))
+    settings = segmenter.SegmenterSettings((32, 32), (False, False))
     segmenter.Segmenter(settings, (4, 4)).save(tmp_path / "s.h5", {})
     alone = tmp_path / "alone"
     shutil.copytree(data / "testA", alone)
@@ -539,7 +539,7 @@ def test_what_has_no_mask_is_said(done, data, tmp_path):
 def test_a_mask_of_another_shape_is_told(done, data, tmp_path):
     Image.fromarray(mask(2, 2, 10, 10, 20, 16)).save(tmp_path / "m.png")
     said = done("--image", data / "testA" / "first.png", "--masks", tmp_path / "m.png")
-    assert "m.png is 16x20, its picture 20x16 (width x height): it is stretched" in said
+    assert "m.png is 16x20, its picture 20x16 (width x height): it is stretched to the picture" in said
 
 
 def test_a_label_map_that_is_given_as_a_mask_is_told(done, data, tmp_path):

@@ -15,7 +15,7 @@ from backend.processes import Processes
 from training.divergence import Diverged
 from training.loss_scale import LossScale
 
-# that of the CPU kernels has as much of NNabla's interface as training in float32 needs
+# The CPU kernels' Adam has as much of the interface of NNabla's as training in float32 needs.
 Adam = Union[S.Solver, kernels.Adam]
 # runs functions without arguments, one after another or at the same time, and returns their results in order
 RunAll = Callable[[Sequence[Callable[[], Any]]], List[Any]]
@@ -73,7 +73,7 @@ class Optimizer:
         Raises:
             Diverged: where they overflow at every scale.
         """
-        # before the look for an overflow, so that all processes come to the same decision
+        # before checking for an overflow, so that all processes come to the same decision
         self._processes.add_up(self._gradients)
         solvers = list(self.solvers.values())
         try:

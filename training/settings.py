@@ -7,6 +7,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Tuple
 
+from data.instances import mini_batches
 from models import Architecture
 
 
@@ -70,7 +71,7 @@ class Settings:
     @property
     def passes(self) -> int:
         """The passes of the sequential mini-batch that an iteration has at most."""
-        return -(-self.ins_max // self.ins_per) if self.ins_per else 1
+        return len(mini_batches(self.ins_max, self.ins_per))
 
     def learning_rate_factor(self, epoch: int) -> float:
         """The factor of both learning rates in `epoch` = 0, 1, ..., as in CycleGAN: constant, then falling linearly.

@@ -58,7 +58,7 @@ class MaskInput:
         self.membership = nn.Variable((n_pictures, n_masks))
 
     def put(self, masks: MaskSet) -> None:
-        """Let the graph work on these."""
+        """Set the masks as the graph's input."""
         self.masks.data = masks.masks
         self.membership.data = masks.membership
 

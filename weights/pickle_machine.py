@@ -152,9 +152,9 @@ class Machine:
 
     def _push_name(self, full: str) -> None:
         if full.startswith("torch.") and full.endswith("Storage") and full not in _DTYPES:
-            raise refused(f"has data of the type {printable(full)}")
+            raise refused(f"has data of the type {excerpt(full)}")
         if full not in _DTYPES and full not in _BUILDERS:
-            raise refused(f"wants to run {printable(full)}")
+            raise refused(f"wants to run {excerpt(full)}")
         self._stack.append(_Name(full))
 
     def _reduce(self, _: Any) -> None:
@@ -186,7 +186,7 @@ class Machine:
             raise refused("has data that is part of other data")
         storage = Storage(key, _DTYPES[kind.full], _whole(count))
         if self.storages.setdefault(key, storage) != storage:
-            raise Unreadable(damaged(f"two descriptions of the data {printable(key)}"))
+            raise Unreadable(damaged(f"two descriptions of the data {excerpt(key)}"))
         self._stack.append(storage)
 
 
@@ -280,7 +280,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def printable(text: str) -> str:
+def excerpt(text: str) -> str:
     """The start of a text from the file, safe to print on one line of a terminal."""
     return ascii(text)[1:-1][:80]
 
@@ -295,4 +295,4 @@ def refused(reason: str) -> Unreadable:
 
 def damaged(cause: str) -> str:
     """The message for a damaged file."""
-    return f"damaged or cut short ({printable(cause)}); copy or download it again"
+    return f"damaged or cut short ({excerpt(cause)}); copy or download it again"

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Dict
 import numpy as np
 
 from common.errors import UserError
-from weights.pickle_machine import Machine, Tensor, Unreadable, damaged, expect, printable, refused
+from weights.pickle_machine import Machine, Tensor, Unreadable, damaged, excerpt, expect, refused
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -89,12 +89,12 @@ def _read_legacy(file: BinaryIO, size: int) -> Dict[str, np.ndarray]:
     for key in keys:
         expect(key, str)
         if key not in machine.storages or key in data:
-            raise Unreadable(damaged(f"data {printable(key)} that no tensor has, or twice"))
+            raise Unreadable(damaged(f"data {excerpt(key)} that no tensor has, or twice"))
         storage = machine.storages[key]
         file.seek(position)
         count = file.read(8)
         if count != struct.pack("<q", storage.count) or storage.nbytes > size - position - 8:
-            raise Unreadable(damaged(f"data {printable(key)} is not as long as it should be"))
+            raise Unreadable(damaged(f"data {excerpt(key)} is not as long as it should be"))
         # little-endian on every machine, whatever the third pickle says
         data[key] = np.frombuffer(file.read(storage.nbytes), "<" + storage.dtype)
         position += 8 + storage.nbytes
@@ -120,7 +120,7 @@ def _read_archive(file: BinaryIO, size: int) -> Dict[str, np.ndarray]:
         for key, storage in machine.storages.items():
             info = members.get(f"{folder}data/{key}")
             if info is None or info.file_size != storage.nbytes:
-                raise Unreadable(damaged(f"data {printable(key)} is missing or not as long as it should be"))
+                raise Unreadable(damaged(f"data {excerpt(key)} is missing or not as long as it should be"))
             data[key] = np.frombuffer(_member(archive, info, size), order + storage.dtype)
     return _arrays(state, data, size)
 
@@ -129,9 +129,9 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byte
     """Read one file of the archive, of at most `limit` bytes, and verify its checksum."""
     if info.compress_type != zipfile.ZIP_STORED:
         # a compressed file may expand a thousandfold
-        raise refused(f"has the compressed part {printable(info.filename)}")
+        raise refused(f"has the compressed part {excerpt(info.filename)}")
     if info.file_size > limit:
-        raise Unreadable(damaged(f"{printable(info.filename)} is larger than it can be"))
+        raise Unreadable(damaged(f"{excerpt(info.filename)} is larger than it can be"))
     buffer = bytearray(info.file_size)
     with archive.open(info) as member:
         for start in range(0, len(buffer), _MAX_READ_BYTES):
@@ -139,7 +139,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byte
             buffer[start : start + len(piece)] = piece
         # zipfile compares the checksum only when one reads on at the end
         if member.read(1) or len(buffer) != info.file_size:
-            raise Unreadable(damaged(f"{printable(info.filename)} is not as long as it should be"))
+            raise Unreadable(damaged(f"{excerpt(info.filename)} is not as long as it should be"))
     return buffer
 
 
@@ -168,11 +168,11 @@ def _arrays(state: Any, data: Dict[str, np.ndarray], limit: int) -> Dict[str, np
     for name, tensor in state.items():
         if type(name) is not str or type(tensor) is not Tensor:
             raise Unreadable(
-                f"is not a state dict: its entry {printable(str(name))} is not a tensor; "
+                f"is not a state dict: its entry {excerpt(str(name))} is not a tensor; "
                 "save one with torch.save(network.state_dict(), path)"
             )
         if tensor.storage.key not in data:
-            raise Unreadable(damaged(f"the data of {printable(name)} is missing"))
+            raise Unreadable(damaged(f"the data of {excerpt(name)} is missing"))
         total += math.prod(tensor.size) * np.dtype(tensor.storage.dtype).itemsize
         # tensors can share data, so that a small file could become a huge dictionary
         if total > limit:

@@ -26,8 +26,7 @@ from common.errors import UserError
 from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
-from masks.segmenter import Segmenter
-from masks.segmenter import Settings as SegmenterSettings
+from masks.segmenter import Segmenter, SegmenterSettings
 from metrics.classifier import Classifier
 from models import Architecture, generator
 from tests.helpers import ROOT

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Nothing needs to be done before any of these: the first one makes the environment, the later ones find it made.
+# None of these needs any preparation: the first one makes the environment, later ones use it.
 
 ## make demo   make a small data set, train on it, translate held-out pictures: demo/index.html
 ## make test   the whole test suite, and the linter
 ## make env    only the Python environment, in .venv
 ## make clean  remove .venv and demo/
 ##
-## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto). With cudnn, demo and env install CUDA's
-## libraries too (1.8 GB to fetch); they stay, and auto takes them then.
-## DEMO_ARGS="..." and TEST_ARGS="..." are handed on to demo.py and pytest
+## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto). With cudnn, demo and env also install
+## CUDA's libraries (1.8 GB to download); they stay installed, and auto then uses them.
+## DEMO_ARGS="..." and TEST_ARGS="..." are passed to demo.py and pytest
 
 PY = .venv/bin/python
 CONTEXT ?= auto
 DEMO_ARGS ?=
 TEST_ARGS ?=
-# what .venv holds at least
+# the least that .venv must hold
 REQUIREMENTS = requirements.txt $(if $(filter cudnn,$(CONTEXT)),requirements-cuda.txt)
 
-# As in make_env.sh: packages from elsewhere would hide those of .venv.
+# As in make_env.sh: other packages on these paths would hide those of .venv.
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: help demo test env clean

@@ -16,8 +16,8 @@ from models import LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
 
-# what a resumed run may not change: the model, the data, what is minimised and how, where its models are. How long it
-# trains, and with it the learning rate's course, may change, as where it computes may, which changes rounding only
+# A resumed run may not change the model, the data, the losses and their minimization, and the place of its models. It
+# may change how long it trains, and with it the learning rate's course, and the device, which changes rounding only.
 FIXED_ON_RESUME = (
     "loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
@@ -28,10 +28,10 @@ FIXED_ON_RESUME = (
 def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line of train.py.
 
-    With `--resume`, what is not given is as it was in the run that goes on.
+    With `--resume`, arguments that are not given are those of the run that goes on.
 
     Raises:
-        UserError: for everything that can be known to be wrong before the data is read.
+        UserError: for every mistake that can be found before the data is read.
     """
     parser = Parser(description)
     _add_data(parser.add_argument_group("data"))
@@ -41,7 +41,7 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
     _add_context(parser.add_argument_group("device"))
     args = parser.parse_args(argv)
     if args.resume:
-        args = _as_it_was(parser, args.monitor_path, sys.argv[1:] if argv is None else argv)
+        args = _resumed(parser, args.monitor_path, sys.argv[1:] if argv is None else argv)
     _check_sizes(args)
     if args.pretrained and not args.resume and not Path(args.pretrained).exists():
         raise UserError(f"no file {args.pretrained} (--pretrained)")
@@ -55,9 +55,9 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
         UserError: where arguments are wrong or do not fit together.
     """
     parser = Parser(description)
-    _add_what_to_translate(parser.add_argument_group("what to translate"))
+    _add_input(parser.add_argument_group("input"))
     _add_masks(parser.add_argument_group("instances"))
-    _add_how_to_translate(parser.add_argument_group("how"))
+    _add_translation(parser.add_argument_group("translation"))
     _add_context(parser.add_argument_group("device"))
     args = parser.parse_args(argv)
     if (args.image is None) == (args.dataroot is None):
@@ -68,7 +68,7 @@ def translate_args(description: str, argv: Sequence[str] | None = None) -> argpa
         raise UserError("--box goes with one picture as --image")
     given = [f"--{name}" for name in ("masks", "box", "segmenter") if getattr(args, name)]
     if len(given) > 1:
-        raise UserError(f"{given[0]} and {given[1]} both say where the instances are; give one of them")
+        raise UserError(f"{given[0]} and {given[1]} both give the instances; use one of them")
     return args
 
 
@@ -79,15 +79,15 @@ def evaluate_args(description: str, argv: Sequence[str] | None = None) -> argpar
         UserError: where arguments are wrong.
     """
     parser = Parser(description)
-    add = parser.add_argument_group("what to evaluate").add_argument
+    add = parser.add_argument_group("input").add_argument
     add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
-    add("--dataroot", required=True, help="data set folder; its training pictures teach the classifier")
+    add("--dataroot", required=True, help="data set folder; the classifier learns from its training pictures")
     add("--phase", default="test", help="which pictures to translate; they need masks")
     add("--direction", choices=("both", "AtoB", "BtoA"), default="both", help="which domain into which")
     add("--output", default="evaluation", help="folder for metrics.json, metrics.md, index.html and pictures")
     add("--overwrite", action="store_true", help="replace the evaluation that is already in --output")
     add("--inception", default=None, help="Inception-v3.nnp of NNabla, for FID and KID (default: its own place)")
-    _add_how_to_translate(parser.add_argument_group("how"))
+    _add_translation(parser.add_argument_group("translation"))
     _add_context(parser.add_argument_group("device"))
     return parser.parse_args(argv)
 
@@ -100,8 +100,8 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
     """
     parser = Parser(description)
     commands = parser.add_subparsers(dest="command", metavar="train|predict", required=True)
-    what = {"train": "Learn to find what a data set's two domains show.", "predict": "Find that in other pictures."}
-    training, prediction = (commands.add_parser(name, help=text, description=text) for name, text in what.items())
+    training = _add_command(commands, "train", "Learn to find the instances of a data set's two domains.")
+    prediction = _add_command(commands, "predict", "Find them in other pictures.")
     _add_segmenter_training(training)
     _add_segmentation(prediction)
     for command in (training, prediction):
@@ -110,19 +110,8 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
     if args.command == "predict" and (args.image is None) == (args.dataroot is None):
         raise UserError("give either --dataroot (with --phase), or --image with --domain")
     if args.command == "predict" and args.image is not None and args.domain is None:
-        raise UserError("--image needs --domain: A or B, what is to be found in its pictures")
+        raise UserError("--image needs --domain: A or B, the one whose instances are to be found")
     return args
-
-
-def architecture(args: argparse.Namespace) -> Architecture:
-    """The architecture that train.py's arguments describe."""
-    return Architecture(args.ngf, args.ndf, args.n_blocks, args.n_layers_D, args.norm)
-
-
-def instances_per_pass(args: argparse.Namespace) -> int:
-    """The instances in one pass of the sequential mini-batch that train.py's arguments ask for; 0 where no masks are
-    to be used (`--ins-max 0`)."""
-    return args.ins_per if args.ins_max else 0
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -178,7 +167,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         help="fixes weights, order, crops and flips; on a CPU the same run again gives the same bytes",
     )
     add("--pretrained", default=None, help="start from the parameters of this .h5 (of train.py or convert_pytorch.py)")
-    add("--resume", action="store_true", help="go on with the run in --monitor-path; other arguments are as they were")
+    add("--resume", action="store_true", help="go on with the run in --monitor-path; other arguments keep their values")
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -217,7 +206,7 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_what_to_translate(group: argparse._ArgumentGroup) -> None:
+def _add_input(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which domain into which")
@@ -241,8 +230,8 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
         "--mask-format",
         choices=FORMATS,
         default="auto",
-        help="what --masks are: a file for each mask, a label map for each picture, COCO or LabelMe JSON; auto tells "
-        "JSON from masks",
+        help="the form of --masks: a file for each mask, a label map for each picture, COCO or LabelMe JSON; auto "
+        "distinguishes JSON from masks",
     )
     add("--category", default=None, help="only instances of this category of the annotations (default: all)")
     add(
@@ -271,7 +260,7 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
+def _add_translation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--fineSizeW", type=whole(8, LARGEST_SIDE), default=None, help="width to work at (default: as trained)")
     add("--fineSizeH", type=whole(8, LARGEST_SIDE), default=None, help="height to work at (default: as trained)")
@@ -284,7 +273,7 @@ def _add_how_to_translate(group: argparse._ArgumentGroup) -> None:
 def _add_segmenter_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataroot", required=True, help="data set folder; its training pictures with masks are learned from")
-    add("--output", default="segmenter.h5", help="file for the model; a .json beside it says how good it is")
+    add("--output", default="segmenter.h5", help="file for the model; the .json beside it holds its scores")
     add("--overwrite", action="store_true", help="replace the model that is already in --output")
     add("--steps", type=whole(1), default=1500, help="training steps, of 8 pictures each; fewer are faster and worse")
     add("--seed", type=whole(0), default=0, help="fixes weights and augmentation; on a CPU the same model again")
@@ -296,12 +285,16 @@ def _add_segmentation(parser: argparse.ArgumentParser) -> None:
     add("--dataroot", default=None, help="data set folder; masks are found for PHASE{A,B} of it")
     add("--phase", default="val", help="which pictures of the data set: val, test, ...")
     add("--image", default=None, help="a folder of pictures; their masks go into FOLDER_seg")
-    add("--domain", choices=("A", "B"), default=None, help="find what this domain shows (default: each in its folder)")
-    add("--overwrite", action="store_true", help="predict anew what was predicted before; other masks stay")
+    add("--domain", choices=("A", "B"), default=None, help="domain of the instances to find (default: each its own)")
+    add("--overwrite", action="store_true", help="predict again where masks were predicted before; other masks stay")
 
 
-def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of the run in `folder`, as its args.json has them, changed by `argv` where that may be."""
+def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=text)
+
+
+def _resumed(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments in the args.json of the run in `folder`, changed by `argv` where that is allowed."""
     path = Path(folder) / "args.json"
     try:
         saved = read_json(path)
@@ -311,26 +304,27 @@ def _as_it_was(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Nam
         ) from None
     try:
         if not isinstance(saved, dict):
-            raise UserError("it holds no arguments")
-        # the same checks as on the command line; where the run is may have changed
+            raise UserError("it does not hold arguments")
+        # the same checks as on the command line; the run may have been moved
         flags = parser.flags({name: v for name, v in saved.items() if name not in ("resume", "monitor_path")})
         before = parser.parse_args(flags)
     except UserError as error:
-        raise UserError(f"{path} is not as train.py wrote it ({error}); bring the original back") from None
+        raise UserError(f"{path} is not as train.py wrote it ({error}); restore the original") from None
     args = parser.parse_args([*flags, *argv])
     differing = [name for name in FIXED_ON_RESUME if getattr(args, name) != getattr(before, name)]
     if differing:
-        what = ", ".join(
+        changes = ", ".join(
             f"--{name.replace('_', '-')} {getattr(args, name)} (was {getattr(before, name)})" for name in differing
         )
-        raise UserError(f"--resume cannot change {what}; leave that out, or start anew in another --monitor-path")
+        raise UserError(f"--resume cannot change {changes}; leave that out, or start again in another --monitor-path")
     return args
 
 
 def _check_sizes(args: argparse.Namespace) -> None:
-    least = smallest_size(architecture(args))
+    least = smallest_size(Architecture(n_layers_D=args.n_layers_D))
     for side in "HW":
-        fine, load = getattr(args, f"fineSize{side}"), getattr(args, f"loadSize{side}")
+        fine = getattr(args, f"fineSize{side}")
+        load = getattr(args, f"loadSize{side}")
         if fine % 4 or fine < least:
             near = max(least, (fine + 2) // 4 * 4)
             raise UserError(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put several evaluations side by side: a table of their figures, and the same pictures translated by each model.
+"""Compare several evaluations: a table of their figures, and the same pictures translated by each model.
 
 python compare_evaluations.py full=evaluations/full no_context=evaluations/no_context --output ablation
 
-Each argument is NAME=FOLDER, where FOLDER is the --output of evaluate.py. What is compared are the translations; the
-untouched input and the real target pictures come first and last, as the first evaluation has them.
+Each argument is NAME=FOLDER, where FOLDER is the --output of evaluate.py. The columns are the translations of each
+model; the first and the last one are the untouched input and real target pictures, from the first evaluation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Sequence
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from data import pictures
 from metrics import report
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED
 
-SHOWN = 4  # pictures in the comparison, evenly spaced by name
+ROWS = 4  # pictures in the comparison, evenly spaced by name
+
+Evaluation = Dict[str, Any]  # the contents of a metrics.json
 
 
 def main() -> None:
@@ -38,44 +40,43 @@ def main() -> None:
     output = Path(args.output)
     if (output / "comparison.md").exists() and not args.overwrite:
         raise UserError(f"{output} already holds a comparison; give another --output, or --overwrite")
-    drawn = [f"comparison_{direction}.png" for direction in report.DIRECTIONS]
-    files.refuse_foreign(output, drawn, "comparison.md", args.overwrite)
-    whole = {name: report.read(folder) for name, folder in folders.items()}
-    check_same_data(whole)
-    found = {name: evaluation["directions"] for name, evaluation in whole.items()}
-    directions = [d for d in report.DIRECTIONS if all(d in evaluation for evaluation in found.values())]
+    drawings = [f"comparison_{direction}.png" for direction in report.DIRECTIONS]
+    files.refuse_foreign(output, drawings, "comparison.md", args.overwrite)
+    evaluations = {name: report.read(folder) for name, folder in folders.items()}
+    check_same_data(evaluations)
+    directions = [d for d in report.DIRECTIONS if all(d in e["directions"] for e in evaluations.values())]
     if not directions:
         raise UserError("these evaluations have no direction in common; evaluate the same one with each model")
     files.make_folder(output, "--output")
-    tables = [trust(whole)]
+    tables = [accuracies(evaluations)]
     for direction in directions:
-        one = {name: evaluation[direction] for name, evaluation in found.items()}
-        tables.append(f"## {direction}\n\n{report.markdown(table(one))}")
-        draw(output / f"comparison_{direction}.png", direction, folders, one)
+        in_direction = {name: evaluation["directions"][direction] for name, evaluation in evaluations.items()}
+        tables.append(f"## {direction}\n\n{report.markdown(table(in_direction))}")
+        draw(output / f"comparison_{direction}.png", direction, folders, in_direction)
     files.write_text(output / "comparison.md", "\n".join(tables))
     print("\n".join(tables))
 
 
 def parse(arguments: Sequence[str]) -> Dict[str, Path]:
-    """NAME=FOLDER, each of which is another name.
+    """Parse arguments NAME=FOLDER: the folders by name.
 
     Raises:
-        UserError: where one is not of this form, or a name comes twice.
+        UserError: where an argument is of another form, a name occurs twice, or there are fewer than two.
     """
-    found: Dict[str, Path] = {}
+    folders: Dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
-        if not (name and equals and folder) or name in found or not name.isprintable() or "|" in name:
+        if not (name and equals and folder) or name in folders or not name.isprintable() or "|" in name:
             raise UserError(f"{argument!r} must be NAME=FOLDER, with another NAME for each, and no | in it")
-        found[name] = Path(folder)
-    if len(found) < 2:
+        folders[name] = Path(folder)
+    if len(folders) < 2:
         raise UserError("give two evaluations or more to compare")
-    return found
+    return folders
 
 
-def check_same_data(found: Dict[str, Dict[str, Any]]) -> None:
+def check_same_data(evaluations: Dict[str, Evaluation]) -> None:
     """Raise UserError where evaluations are of different pictures, or at different sizes."""
-    data = {name: (Path(e["dataroot"]).name, e["phase"], e["size"]) for name, e in found.items()}
+    data = {name: (Path(e["dataroot"]).name, e["phase"], e["size"]) for name, e in evaluations.items()}
     first, *others = data
     for other in others:
         if data[other] != data[first]:
@@ -83,36 +84,40 @@ def check_same_data(found: Dict[str, Dict[str, Any]]) -> None:
             raise UserError(f"{first} is of {described[0]}, {other} of {described[1]}; compare evaluations of the same")
 
 
-def trust(found: Dict[str, Dict[str, Any]]) -> str:
-    """How far the classification scores can be trusted, in Markdown."""
+def accuracies(evaluations: Dict[str, Evaluation]) -> str:
+    """A list of each evaluation's classifier accuracies, in Markdown; classification scores depend on them."""
     lines = []
-    for name, evaluation in found.items():
-        accuracy = ", ".join(f"{value:.1%} of {what}" for what, value in evaluation["classifier_accuracy"].items())
+    for name, evaluation in evaluations.items():
+        accuracy = ", ".join(f"{value:.1%} of {kind}" for kind, value in evaluation["classifier_accuracy"].items())
         lines.append(f"- {name}: the classifiers are right about {accuracy} that they were not trained on")
     return "\n".join(lines) + "\n"
 
 
-def table(found: Dict[str, Dict[str, Any]]) -> List[List[str]]:
-    """A line for each metric that a translation has, a column for each evaluation between the two to read them by."""
-    first = next(iter(found.values()))["summary"]
+def table(in_direction: Dict[str, Dict[str, Any]]) -> List[List[str]]:
+    """Rows of cells for evaluations of one direction, by name: a row for each metric, a column for each evaluation,
+    between those of the untouched input and of real pictures."""
+    first = next(iter(in_direction.values()))["summary"]
     columns = {NO_TRANSLATION: first[NO_TRANSLATION]}
-    columns.update({name: one["summary"][TRANSLATED] for name, one in found.items()})
+    columns.update({name: evaluation["summary"][TRANSLATED] for name, evaluation in in_direction.items()})
     columns[REAL] = first[REAL]
     return report.table(columns)
 
 
-def draw(path: Path, direction: str, folders: Dict[str, Path], found: Dict[str, Dict[str, Any]]) -> None:
-    """Draw a few pictures that all have, one in each row: the input with its masks, then each translation with its."""
+def draw(path: Path, direction: str, folders: Dict[str, Path], in_direction: Dict[str, Dict[str, Any]]) -> None:
+    """Draw a few pictures that all evaluations have, one in each row: the input, then each translation, each followed
+    by its masks."""
+    # slow to import
     from matplotlib.figure import Figure
 
-    names = sorted(set.intersection(*(set(one["pictures"]) for one in found.values())))
+    names = sorted(set.intersection(*(set(evaluation["pictures"]) for evaluation in in_direction.values())))
     if not names:
         raise UserError("these evaluations have no picture in common; evaluate the same data with each model")
-    rows = [names[i] for i in sorted(set(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).astype(int)))]
+    rows = [names[i] for i in sorted(set(np.linspace(0, len(names) - 1, min(ROWS, len(names))).astype(int)))]
     first = next(iter(folders.values()))
     columns = [("input", first, "input"), ("its masks", first, "its masks")]
     for name, folder in folders.items():
-        columns += [(name, folder, "translated"), ("its masks", folder, "translated masks")]
+        columns.append((name, folder, "translated"))
+        columns.append(("its masks", folder, "translated masks"))
     height, width = pictures.read_picture(first / report.cell_path(direction, rows[0], "input")).shape[:2]
     figure = Figure(figsize=(0.9 * len(columns), 0.9 * height / width * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)

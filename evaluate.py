@@ -4,25 +4,23 @@
 python evaluate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test
 python evaluate.py --model runs/shapes --dataroot datasets/circle2square --direction AtoB --output evaluation_shapes
 
-Each figure stands between two to read it by: what the untouched input gets, and what real pictures of the target get.
+Each figure stands between two to compare it with: that of the untouched input, and that of real target pictures.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Dict, Tuple
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 from args import evaluate_args
 from backend import context
 from common import files
 from metrics import inception, report
-from metrics.evaluator import Evaluator
-from translation.translator import Translator, load_translator
+from metrics.evaluator import EvaluationSettings, Evaluator, notes
+from translation.translator import load_translator
 from weights import model_file
 
 
@@ -30,38 +28,51 @@ def main() -> None:
     """Run the command line."""
     args = evaluate_args(__doc__)
     folder = Path(args.output)
-    if (folder / "metrics.json").exists():
-        if not args.overwrite:
-            raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
-        report.read(folder)
-    made = ("index.html", "metrics.md", "pictures", *(f"cases_{direction}.png" for direction in report.DIRECTIONS))
-    files.refuse_foreign(folder, made, "metrics.json", args.overwrite)
+    check_output(folder, args.overwrite)
     weights = inception.find(args.inception)
     context.set_up(args)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
-    translators = {}
-    for args.direction in directions:
-        translators[args.direction], size, _ = load_translator(args)
+    models = {
+        direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per)
+        for direction in directions
+    }
+    model = models[directions[0]]
+    model_path = model_file.find_model(args.model)
     files.make_folder(folder, "--output")
-    evaluator = Evaluator(args, directions, size, inception.LocalInceptionV3(weights) if weights else None)
+
+    set_order = args.set_order or model.set_order
+    settings = EvaluationSettings(args.dataroot, args.phase, model.size, args.ins_max, set_order, args.seed)
+    network = inception.LocalInceptionV3(weights) if weights else None
+    evaluator = Evaluator(settings, directions, folder, model_path.parent, network)
     with files.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):
-        write_evaluation(args, evaluator, translators, size)
+        if (folder / "metrics.json").exists():
+            report.remove(folder)
+        evaluations = {
+            direction: evaluator.evaluate(direction, models[direction].translator) for direction in directions
+        }
+        about = {
+            "model": str(model_path),
+            "dataroot": args.dataroot,
+            "phase": args.phase,
+            "ins_max": args.ins_max,
+            "set_order": set_order,
+            "seed": args.seed,
+            "ins_per": model.translator.ins_per,
+            "size": model.size,
+            "classifier_accuracy": evaluator.accuracy,
+        }
+        print("\n" + report.write(folder, about, evaluations, notes(evaluator.accuracy, args.phase)))
     print(f"open {folder / 'index.html'}")
 
 
-def write_evaluation(
-    args: argparse.Namespace, evaluator: Evaluator, translators: Dict[str, Translator], size: Tuple[int, int]
-) -> None:
-    """Evaluate each direction's translator, and write what comes out in place of an earlier evaluation."""
-    folder = Path(args.output)
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where the output folder holds an evaluation, unless `overwrite`, or files of something else."""
     if (folder / "metrics.json").exists():
-        report.remove(folder)
-    found = {direction: evaluator.evaluate(direction, translator) for direction, translator in translators.items()}
-    settings = {name: getattr(args, name) for name in ("dataroot", "phase", "ins_max", "set_order", "seed")}
-    ins_per = next(iter(translators.values())).ins_per
-    model = str(model_file.find_model(args.model))
-    about = {"model": model, **settings, "ins_per": ins_per, "size": size, "classifier_accuracy": evaluator.accuracy}
-    print("\n" + report.write(folder, about, found, evaluator.notes()))
+        if not overwrite:
+            raise UserError(f"{folder} already holds an evaluation; give another --output, or --overwrite")
+        report.read(folder)
+    cases = [f"cases_{direction}.png" for direction in report.DIRECTIONS]
+    files.refuse_foreign(folder, ["index.html", "metrics.md", "pictures", *cases], "metrics.json", overwrite)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of InstaGAN (paper, equations 2 to 6), as free functions of NNabla variables; each gives a scalar.
+"""The losses of InstaGAN (paper, equations 2 to 5), as free functions of NNabla variables; each returns a scalar.
 
 Pictures are (B, 3, H, W) and masks (M, 1, H, W), both in [-1, 1]; membership (B, M) says whose mask is whose.
+Their weighted sum, equation 6, is in training/graphs.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def lsgan_loss(score: nn.Variable, target: float | nn.Variable) -> nn.Variable:
 
 
 def set_l1_loss(
-    real: Tuple[nn.Variable, nn.Variable], other: Tuple[nn.Variable, nn.Variable], slots: int
+    original: Tuple[nn.Variable, nn.Variable], translated: Tuple[nn.Variable, nn.Variable], slots: int
 ) -> nn.Variable:
     """L1 between (picture, masks) and (picture, masks): cycle consistency and identity mapping (equations 3 and 4).
 
@@ -26,7 +27,8 @@ def set_l1_loss(
     mini-batch (`ins_per`). Empty slots are the same on both sides, so they add nothing to the sum but do count. With
     0 slots the pictures alone are compared, as in CycleGAN.
     """
-    (x, a), (x2, a2) = real, other
+    x, a = original
+    x2, a2 = translated
     batch, channels, height, width = x.shape
     total = F.sum(F.absolute_error(x, x2))
     if slots:

@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes .venv with what the project needs, or leaves it alone where it is already right.
+# Makes .venv with the packages that the project needs, or leaves it alone if it already has them.
 #
-#   ./make_env.sh                                     what the scripts need (requirements.txt)
-#   ./make_env.sh requirements.txt FILE...            that and more; a later call without FILE leaves it there
-#   ./make_env.sh --print-python                      only say which Python would be used
+#   ./make_env.sh                                     the packages of the scripts (requirements.txt)
+#   ./make_env.sh requirements.txt FILE...            these and more; a later call without FILE does not remove them
+#   ./make_env.sh --print-python                      only print which Python would be used
 #
-# NNabla has wheels for Python 3.8 to 3.10 only, and most machines' default is newer: this looks for one on PATH, among
-# pyenv's versions and uv's, and has uv fetch one if there is none.
+# NNabla has wheels for Python 3.8 to 3.10 only, and the default of most machines is newer. This script looks for one on
+# PATH, among pyenv's versions and uv's, and has uv fetch one if there is none.
 set -eu
 case $0 in */*) cd "${0%/*}/" ;; esac
 
@@ -40,7 +40,7 @@ consider() {
     esac
 }
 
-# Every directory is searched, not just the first that has the name: a pyenv shim may hide one that works.
+# Searches every directory, not just the first that has the name: a pyenv shim may hide a Python that works.
 consider_path() {
     for name in python3.10 python3.9 python3.8 python3 python; do
         old_ifs=$IFS; IFS=:; set -f
@@ -60,7 +60,7 @@ find_uv() {
     return 1
 }
 
-# "only-managed": uv gives up at the first failing pyenv shim, and PATH has been searched already.
+# "only-managed" because uv gives up at the first failing pyenv shim, and PATH has already been searched.
 consider_uv() {
     consider "$("$uv" python find --python-preference only-managed '>=3.8,<3.11' 2>/dev/null || true)"
 }
@@ -72,7 +72,7 @@ find_python() {
         consider_uv
         if [ -z "$best" ]; then
             say "no Python 3.8 to 3.10 here: uv fetches 3.10 (once)"
-            # UV_PYTHON_INSTALL_BIN=0: the user's own python3.10 command is none of our business.
+            # UV_PYTHON_INSTALL_BIN=0 leaves the user's own python3.10 command alone.
             UV_PYTHON_INSTALL_BIN=0 "$uv" python install 3.10 >&2 </dev/null || uv_failed=1
             consider_uv
         fi
@@ -89,13 +89,13 @@ find_python() {
 }
 
 venv=.venv
-# Copies of the requirements files that are installed, those of earlier calls too. Written last, and gone while theirs are
-# being installed.
+# Copies of the requirements files that are installed, also by earlier calls. A copy is written last, and removed while its
+# packages are being installed.
 stamps=$venv/installed
-# There from the start of an installation to its end, and so after a kill.
+# Exists from the start of an installation to its end, and so after a kill.
 unfinished=$venv/unfinished
 
-# Also refuses a .venv whose Python was removed or has become another version, which cannot see the packages any more.
+# Fails also for a .venv whose Python was removed or has become another version, which no longer sees the packages.
 venv_works() {
     [ ! -e "$unfinished" ] &&
         $venv/bin/python -c 'import sys, pip; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 10))' >/dev/null 2>&1 </dev/null
@@ -111,13 +111,13 @@ up_to_date() {
 pip_install() {
     $venv/bin/python -m pip install --quiet "$@" >$venv/pip.log 2>&1 </dev/null && return 0
     cat $venv/pip.log >&2
-    # pip ended by itself, so what is there is whole, if not complete: it may hold packages of the user's own.
+    # pip ended by itself, so .venv is usable, if incomplete, and is kept: it may hold packages of the user's.
     rm -f "$unfinished"
     case $(uname -sm) in
         "Linux x86_64") hint="is there a network? Then try again" ;;
         *) hint="NNabla 1.39 is made for x86-64 Linux and Windows, this is $(uname -sm)" ;;
     esac
-    say "pip could not install $* (its words are above): $hint"
+    say "pip could not install $* (its output is above): $hint"
     exit 1
 }
 
@@ -125,8 +125,8 @@ make_venv() {
     if ! venv_works; then
         find_python
         if [ -e $venv ] || [ -L $venv ]; then
-            say "$venv is unfinished or does not work: making it anew"
-            # Python first, so that what a kill may leave of the rest is never taken for an environment.
+            say "$venv is unfinished or does not work: making it again"
+            # Python first, so that the remains after a kill are never mistaken for an environment.
             rm -f $venv/bin/python && rm -rf $venv
         fi
         mkdir $venv
@@ -137,9 +137,9 @@ make_venv() {
     : >"$unfinished"
     mkdir -p "$stamps"
     for file in "$@"; do rm -f "$stamps/${file##*/}"; done
-    case $* in *cuda*) need="some minutes, 1.8 GB to fetch" ;; *) need="about a minute" ;; esac
+    case $* in *cuda*) need="some minutes, 1.8 GB to download" ;; *) need="about a minute" ;; esac
     say "installing $* (only this once; $need)"
-    # Older ones, as in Ubuntu 20.04, do not know the tags of NNabla's wheels.
+    # An older pip, as in Ubuntu 20.04, does not know the tags of NNabla's wheels.
     pip_install 'pip>=21'
     for file in "$@"; do set -- "$@" -r "$file"; shift; done
     pip_install "$@"
@@ -148,7 +148,7 @@ make_venv() {
     say "$venv is ready"
 }
 
-# A stray setting of the caller's would make pip take packages elsewhere for installed, or install elsewhere.
+# With these settings of the caller, pip would find packages elsewhere, or install them elsewhere.
 unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
@@ -161,7 +161,7 @@ fi
 [ $# -gt 0 ] || set -- requirements.txt
 if up_to_date "$@"; then exit 0; fi
 
-# One at a time, where the machine has flock: two terminals must not both make it. The lock ends with the process.
+# Only one process at a time makes .venv, if the machine has flock. The lock ends with the process.
 exec 9<requirements.txt
 if command -v flock >/dev/null && ! flock -n 9; then
     say "waiting for another make_env"

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where and how NNabla computes: CPU or GPU, layers, precision, several processes. It may import common."""
+"""The layer below the networks: CPU or GPU, layers, precision, several processes. It may import common.
+
+Others reach `backend.onednn` only through the modules of this folder.
+"""

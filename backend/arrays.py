@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays where NNabla computes, on the CPU or a GPU: put there, joined, cut, copied, read back.
+"""Arrays on the device where NNabla computes, the CPU or a GPU: upload, join, cut, copy and read them.
 
-On a GPU all of these return before the work is done, except for `read`, which waits for it. Training waits nowhere else
-but, in half precision, where it looks for overflows.
+On a GPU these functions return before the work is done, except for `read`, which waits for it. Training waits nowhere
+else, unless in half precision, where it also checks for overflows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backend import pinned_uploads
 
 
 def upload(values: np.ndarray) -> nn.NdArray:
-    """An array with these values, float32, on its way to the device."""
+    """Return an array with these values, float32; the copy to a GPU may still be under way."""
     values = np.ascontiguousarray(values, np.float32)
     if not on_cpu():
         uploader = pinned_uploads.uploader(nn.get_current_context().device_id)
@@ -28,47 +28,56 @@ def upload(values: np.ndarray) -> nn.NdArray:
 
 
 def read(array: nn.NdArray) -> np.ndarray:
-    """The values of an array, float32, in memory of their own. Waits until they are there."""
-    # "r": with `array.data` the next use on a GPU would upload them again
+    """Return a copy of an array's values, float32, once they are computed."""
+    # "r": after `array.data` the next use on a GPU would upload them again
     return np.array(array.get_data("r"), np.float32)
 
 
 def copy(array: nn.NdArray) -> nn.NdArray:
-    """The same values in an array that stays as it is, whatever the graph that they come from goes on to do."""
+    """Return a copy of `array` that later runs of the graph do not overwrite."""
     return F.identity(array)
 
 
 def concatenate(parts: Sequence[nn.NdArray]) -> nn.NdArray:
-    """One array of several, along the first axis."""
-    return parts[0] if len(parts) == 1 else F.concatenate(*parts, axis=0)
+    """Join arrays along the first axis. A single one is returned as it is, not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return F.concatenate(*parts, axis=0)
 
 
 def pieces(array: nn.NdArray, counts: Sequence[int]) -> List[nn.NdArray]:
-    """An array cut along the first axis into pieces of `counts` rows; the inverse of `concatenate`."""
+    """Cut an array along the first axis into pieces of `counts` rows; the inverse of `concatenate`."""
     if len(counts) == 1:
         return [array]
-    ends = np.cumsum(counts).tolist()
     rest = array.shape[1:]
-    return [
-        F.slice(array, start=(end - count, *[0] * len(rest)), stop=(end, *rest)) for count, end in zip(counts, ends)
-    ]
+    zeros = [0] * len(rest)
+    parts = []
+    start = 0
+    for count in counts:
+        stop = start + count
+        parts.append(F.slice(array, start=(start, *zeros), stop=(stop, *rest)))
+        start = stop
+    return parts
 
 
 @lru_cache(256)
 def membership(counts: Tuple[int, ...]) -> nn.NdArray:
-    """(B, M) with 1 where mask m belongs to picture b, for B pictures with `counts` masks each, one after another.
+    """Return (B, M) with 1 where mask m belongs to picture b, else 0; picture b has `counts[b]` masks.
 
-    The few that occur are kept, so that they need not be uploaded again.
+    Masks come in the order of their pictures. Cached: few occur, and each is uploaded once.
     """
     return upload(np.repeat(np.eye(len(counts), dtype=np.float32), counts, axis=1))
 
 
 @lru_cache(8)
 def constant(value: float) -> nn.NdArray:
-    """A (1, 1, 1, 1) array, kept too."""
+    """Return a (1, 1, 1, 1) array of this value; cached."""
     return upload(np.full((1, 1, 1, 1), value))
 
 
 def on_cpu() -> bool:
-    """Whether the default context is the CPU's. A GPU's names the CPU too, for functions that a GPU has not."""
+    """Return whether the default context is the CPU's.
+
+    A GPU's context names the CPU too, for functions that do not exist on GPUs.
+    """
     return not any(backend.startswith("cud") for backend in nn.get_current_context().backend)

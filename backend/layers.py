@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers of the networks: NNabla's own functions, or where `cpu_kernels` is active, one function for all of it."""
+"""The layers of the networks: NNabla's own functions, or one oneDNN function for a layer where `kernels` is active."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Optional, Tuple, Union
 
 import nnabla as nn
 import nnabla.functions as F
 
 from backend import arrays, kernels, precision
+from backend.onednn import functions, spectral
+from backend.onednn.convolution import Geometry
+from backend.onednn.layer import Description
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """A tensor (N, C, H, W) on its way from layer to layer, in memory as the CPU kernels like it; see `plain`."""
+    """A tensor (N, C, H, W) between two layers, in blocks of channels as oneDNN is fastest; see `plain`."""
 
     variable: nn.Variable
 
@@ -29,8 +31,12 @@ Tensor = Union[nn.Variable, Blocked]
 
 
 def plain(x: Tensor) -> nn.Variable:
-    """What convolutions gave, as a variable that other functions understand."""
-    return kernels.unblock(x.variable) if isinstance(x, Blocked) else x
+    """Return the result of a convolution as a variable that other functions understand."""
+    return functions.unblock(x.variable) if isinstance(x, Blocked) else x
+
+
+def _variable(x: Tensor) -> nn.Variable:
+    return x.variable if isinstance(x, Blocked) else x
 
 
 def convolution(
@@ -53,41 +59,50 @@ def convolution(
     or "tanh"; `skip`, which needs `activation` "", is added to the result.
     """
     if kernels.active():
-        height, width = (size + 2 * reflect for size in x.shape[2:])
-        shape = (*x.shape[:2], height, width)
-        geometry = kernels.Geometry(shape, w.shape, stride, pad, transposed, stride - 1 if transposed else 0)
-        blocked = kernels.can_be_blocked(geometry.y) and not isinstance(skip, nn.Variable)
-        layouts = {"x_blocked": isinstance(x, Blocked), "y_blocked": blocked}
-        description = kernels.Description(geometry, reflect, normalize, activation, **layouts)
-        x, skip = (v.variable if isinstance(v, Blocked) else v for v in (x, skip))
-        y = kernels.layer(x, w, b, skip, description)
-        return Blocked(y) if blocked else y
+        batch, channels, height, width = x.shape
+        padded = (batch, channels, height + 2 * reflect, width + 2 * reflect)
+        geometry = Geometry(padded, w.shape, stride, pad, transposed, output_padding=stride - 1 if transposed else 0)
+        # the result has the layout of the skip connection that is added to it
+        y_blocked = functions.can_be_blocked(geometry.y) and not isinstance(skip, nn.Variable)
+        description = Description(geometry, reflect, normalize, activation, isinstance(x, Blocked), y_blocked)
+        y = functions.layer(_variable(x), w, b, None if skip is None else _variable(skip), description)
+        return Blocked(y) if y_blocked else y
     with precision.of_layers():
-        h = F.pad(x, (reflect,) * 4, mode="reflect") if reflect else x
-        window = {"pad": (pad, pad), "stride": (stride, stride)}
+        h = F.pad(x, (reflect, reflect, reflect, reflect), mode="reflect") if reflect else x
         if transposed:
-            h = F.deconvolution(h, w, b, output_padding=(stride - 1, stride - 1), **window)
+            output_padding = (stride - 1, stride - 1)
+            h = F.deconvolution(h, w, b, pad=(pad, pad), stride=(stride, stride), output_padding=output_padding)
         else:
-            h = F.convolution(h, w, b, **window)
-    return add(skip, activate(instance_normalization(h) if normalize else h, activation))
+            h = F.convolution(h, w, b, pad=(pad, pad), stride=(stride, stride))
+    if normalize:
+        h = instance_normalization(h)
+    return add(skip, activate(h, activation))
 
 
 def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
-    """w (O, I, kh, kw) divided by its largest singular value, by one power iteration, which moves u (1, O)."""
-    return kernels.spectral_normalization(w, u) if kernels.active() else F.spectral_norm(w, u, dim=0, itr=1)
+    """Divide w (O, I, kh, kw) by its largest singular value, by one power iteration, which moves u (1, O)."""
+    if kernels.active():
+        return spectral.spectral_normalization(w, u)
+    return F.spectral_norm(w, u, dim=0, itr=1)
 
 
 def activate(x: nn.Variable, activation: str) -> nn.Variable:
     """Apply "relu", "leaky_relu" (slope 0.2), "tanh", or nothing for ""."""
+    if activation == "":
+        return x
     if activation == "tanh":
-        # in half precision -0.9998 is -1, and a mask that has faded would be taken for an empty one
+        # in float32: half precision rounds -0.9998 to -1, and a faded mask would be taken for an empty one
         return F.tanh(x)
     with precision.of_layers():
-        return {"": lambda v: v, "relu": F.relu, "leaky_relu": partial(F.leaky_relu, alpha=0.2)}[activation](x)
+        if activation == "relu":
+            return F.relu(x)
+        if activation == "leaky_relu":
+            return F.leaky_relu(x, alpha=0.2)
+    raise ValueError(f"unknown activation {activation}")
 
 
 def add(skip: Optional[nn.Variable], x: nn.Variable) -> nn.Variable:
-    """The sum of a skip connection, where there is one, and what it skips."""
+    """Return x plus the skip connection, if there is one."""
     if skip is None:
         return x
     with precision.of_layers():
@@ -95,31 +110,35 @@ def add(skip: Optional[nn.Variable], x: nn.Variable) -> nn.Variable:
 
 
 def instance_normalization(x: nn.Variable) -> nn.Variable:
-    """(x - mean) / sqrt(variance + 1e-5) over each channel (B, C, H, W) of each sample, without affine parameters.
+    """Return (x - mean) / sqrt(variance + 1e-5) over each channel of each sample of x (N, C, H, W).
 
-    On a CPU `F.instance_normalization` takes the variance as E[x^2] - E[x]^2 and adds a whole channel up in one
-    float32: its error is 6e-4 where the mean is 10 deviations from zero, and 2e-4 in the output of G. Here the mean is
-    taken off first, and sums go over rows and then over columns, which leaves 6e-6 in the output of G, as in PyTorch.
+    There are no affine parameters. On a CPU `F.instance_normalization` takes the variance as E[x^2] - E[x]^2 and adds
+    a whole channel up in one float32: its error is 6e-4 where the mean is 10 standard deviations from zero, and 2e-4 in
+    the output of G. Here the mean is subtracted first, and sums go over rows and then over columns, which leaves 6e-6
+    in the output of G, as in PyTorch.
     """
     if not arrays.on_cpu():
-        return _on_a_gpu(x)
+        return _instance_normalization_by_cudnn(x)
     centred = x - _spatial_mean(x)
     return centred * (_spatial_mean(centred**2) + 1e-5) ** -0.5
 
 
-def _on_a_gpu(x: nn.Variable) -> nn.Variable:
-    """Instance normalization by cuDNN: that of a batch of one sample, which has each channel of each sample as its own.
+def _instance_normalization_by_cudnn(x: nn.Variable) -> nn.Variable:
+    """Instance normalization as batch normalization of one sample, with the channels of all samples as its channels.
 
-    One kernel forward, one backward. In half precision it reads and gives out half, with statistics in float32, also
+    One cuDNN kernel forward, one backward. In half precision it reads and writes half, with statistics in float32, also
     those that are kept for the gradient; `F.instance_normalization` keeps them in half.
     """
     samples, channels, height, width = x.shape
-    running = [nn.Variable((1, samples * channels, 1, 1)) for _ in ("mean", "variance")]  # written, never read
-    for statistic in running:
-        statistic.data.zero()
+    statistics_shape = (1, samples * channels, 1, 1)
+    # running statistics are written, never read
+    running_mean = nn.Variable(statistics_shape)
+    running_mean.data.zero()
+    running_variance = nn.Variable(statistics_shape)
+    running_variance.data.zero()
     with precision.of_layers():
         flat = F.reshape(x, (1, samples * channels, height, width))
-        y = F.batch_normalization(flat, None, None, *running, axes=[1], eps=1e-5)
+        y = F.batch_normalization(flat, None, None, running_mean, running_variance, axes=[1], eps=1e-5)
         return F.reshape(y, x.shape)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uploads to a GPU that nobody waits for.
+"""Asynchronous uploads to a GPU, from page-locked memory.
 
-NNabla uploads from ordinary memory, for which CUDA first waits for all that it was given to do before. From
-page-locked memory a copy can be queued behind that, like the work of NNabla itself (which is on the null stream, so
-that the order of all of it is that of the calls), while the next work is being prepared.
+NNabla uploads from ordinary memory, for which CUDA first waits until all earlier work is done. From page-locked memory
+a copy can be queued behind that work, while the host prepares the next. NNabla's own work is on the null stream, and so
+are these copies: all of it runs in the order of the calls.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from typing import Any, List, Optional
 import nnabla as nn
 import numpy as np
 
-_TO_DEVICE, _PORTABLE, _NO_TIMING, _NOT_READY = 1, 1, 2, 600
+# Constants of CUDA's runtime.
+_HOST_TO_DEVICE = 1  # cudaMemcpyKind
+_PORTABLE = 1  # flag of cudaHostAlloc
+_NO_TIMING = 2  # flag of cudaEventCreateWithFlags
+_NOT_READY = 600  # cudaErrorNotReady
 
 
 @dataclass
 class _Buffer:
-    """Page-locked memory, and the event that tells that what was last copied out of it is there."""
+    """Page-locked memory, and the event that is recorded behind the last copy out of it."""
 
     memory: np.ndarray
     copied: ctypes.c_void_p
@@ -30,15 +34,18 @@ class _Buffer:
 class Uploader:
     """Uploads to one GPU through buffers that are used again once their copies are done.
 
-    `cudart` is CUDA's runtime library. How many buffers there are follows from how far the host runs ahead.
+    `cudart` is CUDA's runtime library. The number of buffers grows with how far the host runs ahead of the GPU.
     """
 
     def __init__(self, cudart: Any, device_id: int) -> None:
-        self._cudart, self._device_id = cudart, device_id
+        self._cudart = cudart
+        self._device_id = device_id
         self._buffers: List[_Buffer] = []
 
     def upload(self, values: np.ndarray) -> nn.NdArray:
-        """An array with these float32 values, in the default context; the copy is queued, and the values are taken.
+        """Return an array with these float32 values, in the default context, and queue the copy to it.
+
+        `values` may be overwritten afterwards.
 
         Raises:
             RuntimeError: where CUDA fails.
@@ -50,7 +57,7 @@ class Uploader:
         buffer.memory[: values.nbytes] = values.reshape(-1).view(np.uint8)
         source = ctypes.c_void_p(buffer.memory.ctypes.data)
         count = ctypes.c_size_t(values.nbytes)
-        self._call("cudaMemcpyAsync", ctypes.c_void_p(address), source, count, _TO_DEVICE, None)
+        self._call("cudaMemcpyAsync", ctypes.c_void_p(address), source, count, _HOST_TO_DEVICE, None)
         self._call("cudaEventRecord", buffer.copied, None)
         return array
 
@@ -58,9 +65,10 @@ class Uploader:
         for buffer in self._buffers:
             if buffer.memory.nbytes >= nbytes and self._is_copied(buffer):
                 return buffer
-        # sizes of powers of two, so that batches of other numbers of masks find one that fits
+        # rounded up to a power of two, so that batches with other numbers of masks fit too
         size = 1 << max(12, (nbytes - 1).bit_length())
-        memory, event = ctypes.c_void_p(), ctypes.c_void_p()
+        memory = ctypes.c_void_p()
+        event = ctypes.c_void_p()
         self._call("cudaHostAlloc", ctypes.byref(memory), ctypes.c_size_t(size), _PORTABLE)
         self._call("cudaEventCreateWithFlags", ctypes.byref(event), _NO_TIMING)
         view = np.ctypeslib.as_array(ctypes.cast(memory, ctypes.POINTER(ctypes.c_uint8)), (size,))
@@ -70,7 +78,7 @@ class Uploader:
     def _is_copied(self, buffer: _Buffer) -> bool:
         status = self._cudart.cudaEventQuery(buffer.copied)
         if status == _NOT_READY:
-            # that is remembered as an error, and NNabla would take it for one of its next kernel's
+            # CUDA remembers this as an error, and NNabla would blame its next kernel for it
             self._cudart.cudaGetLastError()
         elif status:
             raise RuntimeError(f"CUDA: cudaEventQuery fails with error {status}")
@@ -84,9 +92,9 @@ class Uploader:
 
 @lru_cache(maxsize=None)
 def uploader(device_id: str) -> Optional[Uploader]:
-    """That of a GPU; None where CUDA's runtime is none that is known here, and NNabla is to upload."""
+    """Return the uploader of a GPU; None where CUDA's runtime has another version, and NNabla must upload."""
     try:
-        # it is loaded already: by cuda_libraries, or with the extension
+        # loaded already: by cuda_libraries, or with the extension
         return Uploader(ctypes.CDLL("libcudart.so.12"), int(device_id))
     except OSError:
         return None

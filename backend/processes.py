@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process, or the several that `mpirun -n 4 python train.py ...` starts, with a GPU each.
 
-Each of N processes trains on its own pictures of every batch. What they add up, gradients above all, makes them the
-same as one process on a batch N times as large: the same weights in all of them after each update.
+Each of N processes trains on its own pictures of every batch. They add up their gradients, and train as one process
+does on a batch N times as large: all of them have the same weights after each update.
 """
 
 from __future__ import annotations
@@ -20,62 +20,71 @@ from nnabla.ext_utils import get_extension_context
 from backend import arrays
 from common.errors import UserError, cause_of
 
-# what Open MPI, the one that NNabla knows, tells the processes that its mpirun starts: how many there are, which one
-# it is that is told, and which of those on its machine
-_SIZE, _RANK, _LOCAL_RANK = (f"OMPI_COMM_WORLD_{name}" for name in ("SIZE", "RANK", "LOCAL_RANK"))
-_WORD = 4  # bytes
+# Environment variables that Open MPI's mpirun sets for each process (NNabla works with Open MPI only).
+_SIZE = "OMPI_COMM_WORLD_SIZE"
+_RANK = "OMPI_COMM_WORLD_RANK"
+_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"  # among the processes of this machine
+_FLOAT_BYTES = 4
 
 
 class Processes:
-    """The processes that train together: here, the only one."""
+    """The processes that train together: here, a single one.
 
-    rank, size = 0, 1
+    All processes must call `add_up`, `total` and `gather` together.
+    """
+
+    rank = 0
+    size = 1
 
     def add_up(self, gradients: Sequence[nn.NdArray]) -> None:
-        """Make each array the sum of those that the processes have of it. All of them must call it, here and below."""
+        """Replace each array by its sum over the processes."""
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """The sum of what the processes give; as float32 where there are several."""
+        """Return the sum of `values` over the processes; as float32 where there are several."""
         return np.asarray(values)
 
     def gather(self, data: bytes) -> List[bytes]:
-        """What each of the processes gives, by rank."""
+        """Return the `data` of each process, by rank."""
         return [data]
 
     def fail(self) -> None:
-        """End the other processes when this one ends, which is about to: they would wait for it for ever."""
+        """End the other processes when this one ends, which is about to: they would wait for it forever."""
 
 
 class Several(Processes):
-    """Processes joined by a communicator of NNabla, that is initialised, or by one with the same methods."""
+    """Several processes, joined by an initialised communicator of NNabla or an object with the same methods."""
 
     def __init__(self, communicator: Any) -> None:
         self._communicator = communicator
-        self.rank, self.size = communicator.rank, communicator.size
+        self.rank = communicator.rank
+        self.size = communicator.size
 
     def add_up(self, gradients: Sequence[nn.NdArray]) -> None:
-        """Make each array the sum of those that the processes have of it."""
+        """Replace each array by its sum over the processes."""
         self._communicator.all_reduce(list(gradients), division=False, inplace=False)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """The sum of what the processes give, as float32."""
+        """Return the sum of `values` over the processes, as float32."""
         array = arrays.upload(np.asarray(values))
         self.add_up([array])
         return arrays.read(array)
 
     def gather(self, data: bytes) -> List[bytes]:
-        """What each of the processes gives, by rank."""
-        # in two parts, since float32 has 24 bits for whole numbers
-        lengths = [self.total(by_rank(self, part)) for part in divmod(len(data), 1 << 20)]
-        sizes = [(int(high) << 20) + int(low) for high, low in zip(*lengths)]
-        padded = data.ljust(-(-max(sizes) // _WORD) * _WORD, b"\0")
-        found = [nn.NdArray((len(padded) // _WORD,)) for _ in sizes]
-        self._communicator.all_gather(arrays.upload(np.frombuffer(padded, np.float32)), found)
-        return [arrays.read(array).tobytes()[:size] for array, size in zip(found, sizes)]
+        """Return the `data` of each process, by rank."""
+        # lengths go in two parts, since float32 represents whole numbers exactly only up to 24 bits
+        high, low = divmod(len(data), 1 << 20)
+        highs = self.total(by_rank(self, high))
+        lows = self.total(by_rank(self, low))
+        lengths = [(int(high) << 20) + int(low) for high, low in zip(highs, lows)]
+        floats = -(-max(lengths) // _FLOAT_BYTES)
+        padded = data.ljust(floats * _FLOAT_BYTES, b"\0")
+        gathered = [nn.NdArray((floats,)) for _ in lengths]
+        self._communicator.all_gather(arrays.upload(np.frombuffer(padded, np.float32)), gathered)
+        return [arrays.read(array).tobytes()[:length] for array, length in zip(gathered, lengths)]
 
     def fail(self) -> None:
-        """End the other processes when this one ends, which is about to: they would wait for it for ever."""
-        # not before it has said why
+        """End the other processes when this one ends, which is about to: they would wait for it forever."""
+        # at exit, so that the error is printed first
         atexit.register(self._communicator.abort)
 
 
@@ -83,26 +92,29 @@ ALONE = Processes()
 
 
 def by_rank(joined: Processes, value: float) -> np.ndarray:
-    """What this process adds to a sum (size,) that is to hold a value of each process, by rank."""
+    """Return (size,) with `value` at this process's rank, else 0: added up, each process's value by rank."""
     values = np.zeros(joined.size)
     values[joined.rank] = value
     return values
 
 
 def count() -> int:
-    """How many processes mpirun has started; 1 where there was none."""
-    told = os.environ.get(_SIZE, "")
-    return int(told) if told.isdigit() else 1
+    """Return the number of processes that mpirun has started; 1 without mpirun."""
+    size = os.environ.get(_SIZE, "")
+    return int(size) if size.isdigit() else 1
 
 
 def leads() -> bool:
-    """Whether this process is the one that checks, prints and writes for all."""
+    """Return whether this process is the one that checks, prints and writes for all."""
     return count() == 1 or os.environ.get(_RANK, "0") == "0"
 
 
 def take_place(args: argparse.Namespace) -> None:
-    """Be one of the processes that mpirun has started, if there are several: on a GPU of one's own, in place of
-    `--device-id`; and without a word, but for errors, since the first one speaks for all."""
+    """Prepare one of several processes that mpirun has started.
+
+    Each computes on the GPU of its local rank, in place of `args.device_id`. Only the first one prints, apart from
+    errors.
+    """
     if count() > 1:
         args.device_id = os.environ.get(_LOCAL_RANK, "0")
         if not leads():
@@ -110,7 +122,7 @@ def take_place(args: argparse.Namespace) -> None:
 
 
 def join() -> Processes:
-    """Meet the other processes, if there are any; the default context must have been set.
+    """Join the other processes, if there are any; the default context must be set before.
 
     Raises:
         UserError: where there are several but they cannot be joined.
@@ -122,12 +134,11 @@ def join() -> Processes:
     import nnabla.communicators as C
 
     try:
-        # in float, whatever layers compute in: a communicator of a half context would add up gradients in half
+        # in float, whatever layers compute in: with a half context it would add up gradients in half
         single = get_extension_context("cudnn", device_id=nn.get_current_context().device_id)
         communicator = C.MultiProcessDataParallelCommunicator(single)
         communicator.init()
     except Exception as error:  # NNabla's own errors, where it finds no NCCL or MPI
-        takes = "that takes NCCL and Open MPI's libmpi.so, see README, GPUs"
-        raise UserError(f"the {count()} processes cannot be joined; {takes} ({cause_of(error)})") from error
+        needs = "that takes NCCL and Open MPI's libmpi.so, see README, GPUs"
+        raise UserError(f"the {count()} processes cannot be joined; {needs} ({cause_of(error)})") from error
     return Several(communicator)
-

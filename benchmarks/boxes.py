@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well the object in a loosely drawn box is found: mean IoU with the true masks of a data set.
+"""Measure the segmentation of objects in loosely drawn boxes: mean IoU with the true masks of a data set.
 
     python benchmarks/boxes.py --dataroot datasets/jeans2skirt_ccp
 
-Boxes are those around the true masks, 5 to 10 % larger on each side by chance. Compared are what is found in them, the
-whole boxes, and the ellipses in them.
+The boxes are those around the true masks, enlarged by a random 5 to 10 % on each side. Three masks are compared: the
+object that was found in the box, the whole box, and the ellipse in it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 from tqdm import tqdm
 
 from common.command_line import Parser
 from data import pictures
-from data.instances import iou
+from data.instances import bounding_box, iou
 from data.items import find_items
 from masks.box_object import Box, NothingFound, clipped, ellipse, find_object
 
-LOOSE = (0.05, 0.1)
+ENLARGEMENT = (0.05, 0.1)  # least and most, on each side, as a share of the box's width or height
 
 
 def main() -> None:
@@ -39,24 +39,37 @@ def main() -> None:
     parser.add_argument("--phase", default="train", help="which of its pictures")
     args = parser.parse_args()
     for domain in "AB":
-        rng, scores, seconds, nothing = np.random.default_rng(0), [], 0.0, 0
-        for picture, truth in _objects(args.dataroot, args.phase, domain):
-            box = _loose_box(truth, rng)
-            start = time.perf_counter()
-            try:
-                found = find_object(picture, box)
-            except NothingFound as error:
-                found, nothing = error.mask, nothing + 1
-            seconds += time.perf_counter() - start
-            whole, (x0, y0, x1, y1) = np.zeros_like(truth), clipped(box, truth.shape)
-            whole[y0:y1, x0:x1] = True
-            scores.append([iou(mask, truth) for mask in (found, whole, ellipse((x0, y0, x1, y1), truth.shape))])
-        mean = dict(zip(("found", "box", "ellipse"), np.mean(scores, axis=0).round(3)))
-        each = seconds / len(scores)
-        print(f"{domain}: {len(scores)} objects, mean IoU {mean}, {nothing} not found, {each:.2f} s each")
+        print(f"{domain}: {measure(args.dataroot, args.phase, domain)}")
 
 
-def _objects(root: str, phase: str, domain: str) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+def measure(root: str, phase: str, domain: str) -> str:
+    """Segment every object of a domain in a box, and return the scores as text."""
+    rng = np.random.default_rng(0)
+    scores: Dict[str, List[float]] = {"found": [], "box": [], "ellipse": []}
+    seconds = 0.0
+    failures = 0
+    for picture, truth in objects(root, phase, domain):
+        box = loose_box(truth, rng)
+        start = time.perf_counter()
+        try:
+            mask = find_object(picture, box)
+        except NothingFound as error:
+            mask = error.mask
+            failures += 1
+        seconds += time.perf_counter() - start
+        x0, y0, x1, y1 = clipped(box, truth.shape)
+        whole_box = np.zeros_like(truth)
+        whole_box[y0:y1, x0:x1] = True
+        scores["found"].append(iou(mask, truth))
+        scores["box"].append(iou(whole_box, truth))
+        scores["ellipse"].append(iou(ellipse((x0, y0, x1, y1), truth.shape), truth))
+    count = len(scores["found"])
+    means = {name: np.mean(values).round(3) for name, values in scores.items()}
+    return f"{count} objects, mean IoU {means}, {failures} not found, {seconds / count:.2f} s each"
+
+
+def objects(root: str, phase: str, domain: str) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+    """Each object of a domain: its picture (H, W, 3) uint8 and its true mask (H, W) bool."""
     for item in tqdm(find_items(root, phase, domain), unit="picture"):
         picture = pictures.read_picture(item.image)
         for path in item.masks.values():
@@ -65,10 +78,15 @@ def _objects(root: str, phase: str, domain: str) -> Iterator[Tuple[np.ndarray, n
                 yield picture, truth
 
 
-def _loose_box(truth: np.ndarray, rng: np.random.Generator) -> Box:
-    (y0, y1), (x0, x1) = ((line[0], line[-1] + 1) for line in (np.flatnonzero(truth.any(axis=a)) for a in (1, 0)))
-    more = rng.uniform(*LOOSE, 4) * (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
-    return int(x0 - more[0]), int(y0 - more[1]), int(np.ceil(x1 + more[2])), int(np.ceil(y1 + more[3]))
+def loose_box(truth: np.ndarray, rng: np.random.Generator) -> Box:
+    """The box around a mask (H, W) bool, enlarged at random on each side; it may reach beyond the picture."""
+    rows, columns = bounding_box(truth)
+    height = rows.stop - rows.start
+    width = columns.stop - columns.start
+    left, top, right, bottom = rng.uniform(*ENLARGEMENT, 4) * (width, height, width, height)
+    x1 = int(np.ceil(columns.stop + right))
+    y1 = int(np.ceil(rows.stop + bottom))
+    return int(columns.start - left), int(rows.start - top), x1, y1
 
 
 if __name__ == "__main__":

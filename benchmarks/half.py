@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the losses of training in half precision with those in float32, on the cases that the authors' code computed.
+"""Compare the losses of training in half precision with those in float32, on the reference cases of the authors' code.
 
     python benchmarks/half.py                    # emulated on a CPU, 100 iterations: a quarter of an hour
     python benchmarks/half.py --context cudnn    # on a GPU
 
-On a CPU what a GPU does in half precision is emulated: convolutions compute in float32 on numbers that have been
-rounded to half, and round what they give, backward as well as forward; what is between them stays float32. Losses of a
-GAN drift apart under any change, so a second training in float32, from weights that are off by 1e-6 of themselves,
-shows how far rounding alone takes them. Needs requirements-test.txt.
+On a CPU half precision is emulated: convolutions compute in float32 on numbers rounded to half, and their results are
+rounded too, forward and backward; everything between convolutions stays float32. Losses of a GAN diverge after any
+change, so a second training in float32, from weights with a relative error of 1e-6, shows the effect of rounding alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -23,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import nnabla as nn
 import nnabla.functions as F
@@ -32,12 +30,7 @@ from nnabla.function import PythonFunction
 from tqdm import tqdm
 
 from args import train_args
-from backend import (
-    context,
-    kernels,
-    layers,
-    precision,
-)
+from backend import context, kernels, layers, precision
 from backend.processes import ALONE
 from benchmarks.reference import ReferenceCase, read_case, read_sample, training_flags
 from common import files
@@ -45,9 +38,10 @@ from common.command_line import Parser, whole
 from instagan import InstaGAN
 from metrics.report import markdown
 from models import DOMAINS
+from training.settings import Settings
 from translation.sequence import Batch
 
-Losses = List[Dict[str, float]]
+Losses = List[Dict[str, float]]  # of each iteration, by name
 CASES = ["one-pass", "two-pass"]
 RUNS = ["float", "float again", "half"]
 KINDS = {
@@ -57,11 +51,11 @@ KINDS = {
 
 
 class Rounding(PythonFunction):
-    """To the nearest half-precision numbers and back to float32, the gradient too."""
+    """Round to the nearest half-precision numbers, in float32; the gradient too."""
 
     @property
     def name(self) -> str:
-        """As it shows in NNabla's graphs."""
+        """The function's name in NNabla's graphs."""
         return "RoundToHalf"
 
     def min_outputs(self) -> int:
@@ -69,7 +63,7 @@ class Rounding(PythonFunction):
         return 1
 
     def setup_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
-        """The shape stays."""
+        """Keep the shape."""
         outputs[0].reset_shape(inputs[0].shape, True)
 
     def forward_impl(self, inputs: List[nn.Variable], outputs: List[nn.Variable]) -> None:
@@ -92,22 +86,22 @@ class Rounding(PythonFunction):
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """To half and back; what is too large becomes infinite."""
+    """Float32 numbers rounded to half precision; too large ones become infinite."""
     with np.errstate(over="ignore"):
         return values.astype(np.float16).astype(np.float32)
 
 
 class Emulation:
-    """`nnabla.functions` as layers see them, but for convolutions that compute as in half precision."""
+    """`nnabla.functions` as `backend.layers` uses them, with convolutions that compute as in half precision."""
 
     def __getattr__(self, name: str) -> Callable[..., nn.Variable]:
         function = getattr(F, name)
         if name not in ("convolution", "deconvolution"):
             return function
 
-        def in_half(x: nn.Variable, w: nn.Variable, b: nn.Variable, **how: Any) -> nn.Variable:
+        def in_half(x: nn.Variable, w: nn.Variable, b: nn.Variable, **window: Any) -> nn.Variable:
             x, w, b = (Rounding(nn.get_current_context())(v) for v in (x, w, b))
-            return Rounding(nn.get_current_context())(function(x, w, b, **how))
+            return Rounding(nn.get_current_context())(function(x, w, b, **window))
 
         return in_half
 
@@ -116,63 +110,69 @@ def main() -> int:
     """Run the command line."""
     parser = Parser(__doc__)
     parser.add_argument("--context", "-c", choices=("cpu", "cudnn"), default="cpu", help="where to compute")
-    parser.add_argument("--iterations", type=whole(1), default=100, help="how many to train for")
+    parser.add_argument("--iterations", type=whole(1), default=100, help="training iterations")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="reference cases")
     parser.add_argument("--output", type=Path, help="file for all losses (default: half.json beside this program)")
     args = parser.parse_args()
-    args.output = args.output or ROOT / "benchmarks" / "half.json"
-    if not args.output.parent.is_dir():
-        raise UserError(f"there is no folder {args.output.parent} (--output); make it first")
-    written: Dict[str, Dict[str, Dict[str, List[float]]]] = {}
+    output = args.output or ROOT / "benchmarks" / "half.json"
+    if not output.parent.is_dir():
+        raise UserError(f"there is no folder {output.parent} (--output); make it first")
+    courses: Dict[str, Dict[str, Dict[str, List[float]]]] = {}
     rows = [["case", "training", "losses", "within 5 %", "median difference", "largest", "of their means"]]
     for name in args.cases:
         case = read_case(name)
-        found = {run: train(case, run, args) for run in RUNS}
+        losses = {run: train(case, run, args.iterations, args.context) for run in RUNS}
         for run in RUNS[1:]:
-            for kind, names in KINDS.items():
-                rows.append([name, run, kind, *differences(found["float"], found[run], names)])
-        written[name] = {run: by_name(losses) for run, losses in found.items()}
-        files.write_text(args.output, json.dumps(written) + "\n")
+            for kind, prefixes in KINDS.items():
+                rows.append([name, run, kind, *differences(losses["float"], losses[run], prefixes)])
+        courses[name] = {run: by_name(losses[run]) for run in RUNS}
+        files.write_text(output, json.dumps(courses) + "\n")
     print(markdown(rows))
     return 0
 
 
-def train(case: ReferenceCase, run: str, args: argparse.Namespace) -> Losses:
-    """The losses of each iteration of one of the RUNS on the pictures of a case, from its weights."""
+def train(case: ReferenceCase, run: str, iterations: int, context_name: str) -> Losses:
+    """Train on the pictures of a case, from its weights, as one of RUNS, and return the losses of each iteration."""
     nn.clear_parameters()
-    half, on_gpu = run == "half", args.context == "cudnn"
-    context.set_context(args.context, type_config="half" if half and on_gpu else "float")
-    emulated = half and not on_gpu
+    half = run == "half"
+    emulated = half and context_name == "cpu"
+    context.set_context(context_name, type_config="half" if half and not emulated else "float")
     kernels.configure("nnabla" if emulated else "auto")
     layers.F = Emulation() if emulated else F
     if emulated:
-        # layers are those of half precision, with a loss scale
+        # makes the training one in half precision, with loss scales
         precision.set_layers_context(nn.get_current_context())
-    model = InstaGAN(train_args("", training_flags(case)))
+    model = InstaGAN(Settings.from_args(train_args("", training_flags(case))))
     case.set_parameters()
     if run == "float again":
-        random = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         for variable in nn.get_parameters().values():
-            variable.d = variable.d * (1 + 1e-6 * random.normal(size=variable.shape))
-    letters, ins_per = DOMAINS.items(), case.settings["ins_per"]
-    batches = {domain: Batch.of([read_sample(case, "train", letter)], ins_per) for domain, letter in letters}
-    bar = tqdm(range(args.iterations), desc=f"{case.name}, {run}", unit="it")
+            variable.d = variable.d * (1 + 1e-6 * rng.normal(size=variable.shape))
+    ins_per = case.settings["ins_per"]
+    samples = {domain: read_sample(case, "train", letter) for domain, letter in DOMAINS.items()}
+    batches = {domain: Batch.from_samples([sample], ins_per) for domain, sample in samples.items()}
+    bar = tqdm(range(iterations), desc=f"{case.name}, {run}", unit="it")
     return [model.step(batches).read(ALONE) for _ in bar]
 
 
-def differences(one: Losses, other: Losses, kinds: Sequence[str]) -> List[str]:
-    """How far losses of some kinds are from those of another training, relative to them: how many are within 5 %, the
-    median, the largest, and the largest of what they are on average over all iterations."""
-    names = [name for name in one[0] if name.startswith(tuple(kinds))]
-    first, second = (np.array([[losses[name] for name in names] for losses in all_]) for all_ in (one, other))
-    each, means = np.abs(second / first - 1), np.abs(second.mean(axis=0) / first.mean(axis=0) - 1)
-    figures = (np.median(each), each.max(), means.max())
-    return [f"{100 * (each < 0.05).mean():.0f} %", *(f"{100 * value:.2f} %" for value in figures)]
+def differences(reference: Losses, other: Losses, prefixes: Sequence[str]) -> List[str]:
+    """Compare the losses of two trainings whose names start with one of `prefixes`.
+
+    Returns, in percent: the share of losses that differ by less than 5 %, the median and the largest relative
+    difference, and the largest relative difference of a loss's mean over all iterations.
+    """
+    names = [name for name in reference[0] if name.startswith(tuple(prefixes))]
+    first = np.array([[losses[name] for name in names] for losses in reference])
+    second = np.array([[losses[name] for name in names] for losses in other])
+    difference = np.abs(second / first - 1)
+    difference_of_means = np.abs(second.mean(axis=0) / first.mean(axis=0) - 1)
+    percent = [100 * value for value in (np.median(difference), difference.max(), difference_of_means.max())]
+    return [f"{100 * (difference < 0.05).mean():.0f} %", *(f"{value:.2f} %" for value in percent)]
 
 
 def by_name(losses: Losses) -> Dict[str, List[float]]:
-    """The course of each loss, to six digits."""
-    return {name: [float(f"{of_one[name]:.6g}") for of_one in losses] for name in losses[0]}
+    """The course of each loss over the iterations, to six digits."""
+    return {name: [float(f"{of_iteration[name]:.6g}") for of_iteration in losses] for name in losses[0]}
 
 
 if __name__ == "__main__":

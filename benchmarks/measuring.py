@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cpu.py and gpu.py have in common: processes that measure, and the work that they measure on NNabla's side."""
+"""The parts that cpu.py and gpu.py share: worker processes, and the work that is measured on NNabla's side."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks.worker import Case
 from common.errors import UserError
 from data.loader import Sample
 from instagan import InstaGAN
+from training.settings import Settings
 from translation.sequence import Batch
 
 
@@ -24,28 +25,31 @@ class Worker:
     """A process that answers cases, see worker.py.
 
     Raises:
-        UserError: where it cannot be started.
+        UserError: if it cannot be started.
     """
 
     def __init__(self, command: List[str]) -> None:
-        # NNabla's CUDA extension sets NVIDIA_TF32_OVERRIDE behind Python's back, and PyTorch's libraries would obey
-        how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": dict(os.environ)}
+        # NNabla's CUDA extension sets NVIDIA_TF32_OVERRIDE in the process, not in os.environ; an explicit environment
+        # keeps it from PyTorch's libraries, which would obey it
+        environment = dict(os.environ)
         try:
-            self._process = subprocess.Popen(command, **how)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
         except OSError as error:
             raise UserError(f"{command[0]} does not run: {error.strerror}; give the path of a Python") from error
 
     def ask(self, case: Case) -> Dict[str, Any]:
-        """What the work of a case takes.
+        """Return the figures of a case.
 
         Raises:
-            UserError: where the process ends without an answer.
+            UserError: if the process ends without an answer.
         """
         try:
             self._process.stdin.write(json.dumps(case) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, and there is no answer either
+            pass  # the process has ended, so there is no answer either
         answer = self._process.stdout.readline()
         if not answer:
             raise UserError(f"{' '.join(self._process.args)} stopped with exit code {self._process.wait()}")
@@ -61,25 +65,28 @@ class Worker:
 
 
 def network_work(case: Case) -> Callable[[], Any]:
-    """A generator's inference or a training step, to be timed. On a GPU it returns before the work is done."""
+    """Return a generator's inference or a training step, to be timed. On a GPU it returns before the work is done."""
     if case["what"] == "generator":
         arch = models.Architecture(ngf=case["width"], n_blocks=case["blocks"])
         outputs = models.generator(*inputs(case), arch, models.INFERENCE)
         return lambda: nn.forward_all(list(outputs), clear_buffer=True)
-    sizes = [f"--{kind}Size{side}={case['size'][side == 'W']}" for kind in ("load", "fine") for side in "HW"]
+    height, width = case["size"]
+    sizes = [f"--loadSizeH={height}", f"--loadSizeW={width}", f"--fineSizeH={height}", f"--fineSizeW={width}"]
     widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
     counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
-    # without a pool of earlier translations, as in pytorch_twin.py
-    model = InstaGAN(train_args("", [*sizes, *widths, *counts, "--pool-size=0"]))
+    # without an image pool, as in pytorch_twin.py
+    model = InstaGAN(Settings.from_args(train_args("", [*sizes, *widths, *counts, "--pool-size=0"])))
     x, a, membership = (v.d for v in inputs(case))
-    samples = [Sample("noise", picture, a[own == 1, 0]) for picture, own in zip(x, membership)]
-    batch = Batch.of(samples, case["ins_per"])
+    samples = [Sample("noise", picture, a[row == 1, 0]) for picture, row in zip(x, membership)]
+    batch = Batch.from_samples(samples, case["ins_per"])
     return lambda: model.step({"x": batch, "y": batch})
 
 
 def inputs(case: Case) -> List[nn.Variable]:
-    """Pictures of noise (B, 3, H, W), rectangles for instances of each (B n, 1, H, W), and membership (B, B n)."""
-    (height, width), n, batch = case["size"], case["n"], case.get("batch", 1)
+    """Pictures of noise (B, 3, H, W), n rectangles as instances of each (B n, 1, H, W), and membership (B, B n)."""
+    height, width = case["size"]
+    n = case["n"]
+    batch = case.get("batch", 1)
     a = np.full((batch, n, height, width), -1, np.float32)
     for i in range(n):
         a[:, i, 5 + i : height // 3 + i, 5 : width // 2] = 1

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks and the training step of this project once more, in plain PyTorch, to measure against (see cpu.py).
+"""The networks and the training step of this project in plain PyTorch, for comparison (see cpu.py).
 
-It is run by a Python that has PyTorch, and does as `worker.serve` says what a case on its input asks for:
+Run by a Python that has PyTorch. It answers cases on stdin like `worker.serve`:
 
     {"what": "layer", "x": [1, 128, 24, 16], "w": [128, 128, 3, 3], "stride": 1, "pad": 0, "reflect": 1,
      "transposed": false, "normalize": true, "activation": "relu"}
     {"what": "generator" or "step", "size": [96, 64], "width": 32, "blocks": 9, "n": 1, "ins_per": 1}
 
-With `--once` it does as `worker.serve_once` says, for gpu.py, whose cases say more:
+With `--once` it answers one case like `worker.serve_once`, for gpu.py, whose cases have more entries:
 
     {..., "batch": 4, "type_config": "half", "context": "cudnn", "device_id": "0", "tf32": false,
      "cudnn_algorithm": "heuristic", "warm_up": 5, "times": 10}
@@ -52,7 +52,7 @@ def layer(
 
 
 class ResidualBlock(nn.Module):
-    """x + two layers of x."""
+    """Two layers with a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,25 +60,25 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(layer(sides, 3, reflect=1), layer(sides, 3, reflect=1, activation=""))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of x."""
+        """The sum of x and its two layers, of the shape of x."""
         return x + self.layers(x)
 
 
 def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """Features (4 width, H / 4, W / 4) of a picture or a mask."""
+    """The encoder of pictures or masks: features (4 width, H / 4, W / 4)."""
     down = [layer((i * width, 2 * i * width), 3, stride=2, pad=1) for i in (1, 2)]
     residual = [ResidualBlock(4 * width) for _ in range(blocks)]
     return nn.Sequential(layer((channels, width), 7, reflect=3), *down, *residual)
 
 
 def decoder(features: int, channels: int) -> nn.Sequential:
-    """A picture or a mask of (features, H / 4, W / 4)."""
+    """The decoder of pictures or masks, from (features, H / 4, W / 4)."""
     up = [layer((features // i, features // i // 2), 3, stride=2, pad=1, transposed=True) for i in (1, 2)]
     return nn.Sequential(*up, layer((features // 4, channels), 7, reflect=3, normalize=False, activation="tanh"))
 
 
 class Generator(nn.Module):
-    """(x, a) -> (y', b'), of pictures (B, 3, H, W) with as many masks each (M, B, 1, H, W)."""
+    """(x, a) -> (y', b') of pictures (B, 3, H, W) with M masks each (M, B, 1, H, W)."""
 
     def __init__(self, width: int, blocks: int = 9) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class Generator(nn.Module):
         self.decoder_image, self.decoder_mask = decoder(8 * width, 3), decoder(12 * width, 1)
 
     def forward(self, x: Tensor, a: Tensor) -> Tuple[Tensor, Tensor]:
-        """Translate."""
-        # one mask after the other, as the authors' code does
+        """Translate pictures and masks; the shapes stay."""
+        # one mask after the other, as in the authors' code
         masks = [self.encoder_mask(mask) for mask in a]
         scene = torch.cat([self.encoder_image(x), sum(masks)], 1)
         b = [self.decoder_mask(torch.cat([mask, scene], 1)) for mask in masks]
@@ -95,10 +95,10 @@ class Generator(nn.Module):
 
 
 def features(channels: int, width: int) -> nn.Sequential:
-    """What D sees in a picture or in a mask."""
-    how = {"kernel": 4, "stride": 2, "pad": 1, "activation": "leaky_relu", "spectral": True}
-    inner = [layer((i * width, 2 * i * width), **how) for i in (1, 2)]
-    return nn.Sequential(layer((channels, width), normalize=False, **how), *inner)
+    """D's feature extractor of pictures or masks."""
+    settings = {"kernel": 4, "stride": 2, "pad": 1, "activation": "leaky_relu", "spectral": True}
+    inner = [layer((i * width, 2 * i * width), **settings) for i in (1, 2)]
+    return nn.Sequential(layer((channels, width), normalize=False, **settings), *inner)
 
 
 class Discriminator(nn.Module):
@@ -113,7 +113,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
-        """Judge."""
+        """Score patches (B, 1, h, w)."""
         masks = sum(self.feature_mask(mask) for mask in a)
         return self.classifier(torch.cat([self.feature_image(x), masks], 1))
 
@@ -137,22 +137,23 @@ class InstaGAN:
         self.ins_per = ins_per
         self.gen = {"x": Generator(width, blocks), "y": Generator(width, blocks)}
         self.dis = {"x": Discriminator(width), "y": Discriminator(width)}
-        both = ([p for net in nets.values() for p in net.parameters()] for nets in (self.gen, self.dis))
-        self.solver_gen, self.solver_dis = (torch.optim.Adam(p, 2e-4, (0.5, 0.999)) for p in both)
+        self.solver_gen = adam(self.gen.values())
+        self.solver_dis = adam(self.dis.values())
         self.precision = partial(precision, device, half)
-        # starts as precision.LossScale does
+        # the first scale is that of training/loss_scale.py
         self.scaler = torch.amp.GradScaler(device, init_scale=2.0**13, enabled=half)
 
     def step(self, batch: Dict[str, Tuple[Tensor, Tensor]]) -> List[Dict[str, Tensor]]:
-        """All passes of the sequential mini-batch; gives the losses of each. `gen[d]` translates from domain d.
+        """Do all passes of the sequential mini-batch, and return the losses of each. `gen[d]` translates from domain d.
 
-        Nothing waits for a GPU but, in half precision, the look for an overflow before each update.
+        Only in half precision does it wait for a GPU, to check for an overflow before each update.
         """
         pictures = {domain: x for domain, (x, _) in batch.items()}
         earlier: Dict[str, Tensor] = {domain: a[:0] for domain, (_, a) in batch.items()}
-        found = []
+        losses_of_passes: List[Dict[str, Tensor]] = []
         for start in range(0, max(len(a) for _, a in batch.values()), self.ins_per):
-            found.append({})
+            recorded: Dict[str, Tensor] = {}
+            losses_of_passes.append(recorded)
             directions = [d for d in (("x", "y"), ("y", "x")) if len(batch[d[0]][1]) > start]
             self.solver_gen.zero_grad()
             self._train_discriminators(False)
@@ -162,24 +163,28 @@ class InstaGAN:
                     y, b = self.gen[domain](x, a)
                     losses = self.losses(domain, other, (x, a), (y, b), earlier[domain])
                 self.scaler.scale(sum(losses.values())).backward()
-                found[-1].update({name: loss.detach() for name, loss in losses.items()})
-                pictures[domain], earlier[domain] = y.detach(), torch.cat([earlier[domain], b.detach()])
+                recorded.update({name: loss.detach() for name, loss in losses.items()})
+                pictures[domain] = y.detach()
+                earlier[domain] = torch.cat([earlier[domain], b.detach()])
             self.scaler.step(self.solver_gen)
             self.solver_dis.zero_grad()
             self._train_discriminators(True)
             for other, domain in directions:
                 with self.precision():
-                    real, fake = self.dis[domain](*batch[domain]), self.dis[domain](pictures[other], earlier[other])
+                    real = self.dis[domain](*batch[domain])
+                    fake = self.dis[domain](pictures[other], earlier[other])
                     loss = 0.5 * (((real - 1) ** 2).mean() + (fake**2).mean())
                 self.scaler.scale(loss).backward()
-                found[-1][f"discriminator_loss_{domain}"] = loss.detach()
+                recorded[f"discriminator_loss_{domain}"] = loss.detach()
             self.scaler.step(self.solver_dis)
             self.scaler.update()
-        return found
+        return losses_of_passes
 
     def losses(self, domain: str, other: str, real: Tuple, fake: Tuple, earlier: Tensor) -> Dict[str, Tensor]:
-        """What trains the generators in a pass that starts in `domain`."""
-        (x, a), (y, b), back = real, fake, self.gen[other]
+        """The losses of the generators in a pass that starts in `domain`."""
+        x, a = real
+        y, b = fake
+        back = self.gen[other]
         score = self.dis[other](y, torch.cat([earlier, b]))
         return {
             f"generator_loss_{other}": ((score - 1) ** 2).mean(),
@@ -188,18 +193,23 @@ class InstaGAN:
             f"context_preserving_loss_{domain}": 10 * context_preserving_loss(x, a, y, b),
         }
 
-    def _train_discriminators(self, wanted: bool) -> None:
+    def _train_discriminators(self, requires_grad: bool) -> None:
         for net in self.dis.values():
-            net.requires_grad_(wanted)
+            net.requires_grad_(requires_grad)
+
+
+def adam(networks: Iterable[nn.Module]) -> torch.optim.Adam:
+    """The solver of some networks."""
+    return torch.optim.Adam([p for net in networks for p in net.parameters()], 2e-4, (0.5, 0.999))
 
 
 def precision(device: str, half: bool) -> torch.autocast:
-    """Within `with`, networks compute in half precision, if so wanted."""
+    """A context in which networks compute in half precision if `half`."""
     return torch.autocast(device, torch.float16, enabled=half)
 
 
 class Gpu(Device):
-    """A GPU as PyTorch sees it, that is in use already."""
+    """A GPU as PyTorch sees it, already initialized."""
 
     def __init__(self, device: str, **about: Any) -> None:
         torch.zeros(1, device=device)
@@ -213,30 +223,31 @@ class Gpu(Device):
         torch.cuda.synchronize()
 
     def used(self) -> int:
-        """Bytes of its memory that are in use, by whomever."""
+        """The bytes of its memory in use, by any program."""
         free, total = torch.cuda.mem_get_info()
         return total - free
 
     def reserved(self) -> int:
-        """Bytes that PyTorch had taken at most, for tensors and what it keeps for the next ones."""
+        """The peak of the bytes that PyTorch had reserved, for tensors and its cache."""
         return torch.cuda.max_memory_reserved()
 
     def record(self) -> torch.cuda.Event:
-        """An event after all that was given so far."""
+        """Return an event that is reached once all work submitted so far is done."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
     def elapsed(self, first: torch.cuda.Event, last: torch.cuda.Event) -> float:
-        """Seconds between two events that are over."""
+        """The seconds between two events that have been reached."""
         return first.elapsed_time(last) / 1e3
 
 
 def device_of(case: Case) -> Device:
-    """The device that a case asks for, set up as it says."""
+    """Return the device that a case names, set up as the case says."""
     torch.backends.cudnn.benchmark = case["cudnn_algorithm"] == "fastest"
     torch.backends.cudnn.deterministic = case["cudnn_algorithm"] == "deterministic"
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case["tf32"]
+    torch.backends.cudnn.allow_tf32 = case["tf32"]
+    torch.backends.cuda.matmul.allow_tf32 = case["tf32"]
     about = {"PyTorch": torch.__version__}
     return Device(**about) if case["context"] == "cpu" else Gpu(f"cuda:{case['device_id']}", **about)
 
@@ -251,7 +262,7 @@ def pictures_of(size: List[int], n: int, batch: int) -> Tuple[Tensor, Tensor]:
 
 
 def work_of(case: Case) -> Callable[[], Any]:
-    """What is to be timed; a layer is run forward and backward."""
+    """Return the work of a case, to be timed; a layer is run forward and backward."""
     if case["what"] == "layer":
         names = ("stride", "pad", "reflect", "transposed", "normalize", "activation")
         sides = case["w"][:2] if case["transposed"] else case["w"][1::-1]
@@ -259,8 +270,9 @@ def work_of(case: Case) -> Callable[[], Any]:
         x = torch.randn(case["x"], requires_grad=True)
         gradient = torch.randn_like(net(x))
         return lambda: net(x).backward(gradient)
-    device, half = "cpu" if case.get("context", "cpu") == "cpu" else "cuda", case.get("type_config") == "half"
-    # weights and inputs are made there
+    device = "cpu" if case.get("context", "cpu") == "cpu" else "cuda"
+    half = case.get("type_config") == "half"
+    # weights and inputs are created on the device
     with torch.device(device):
         picture = pictures_of(case["size"], case["n"], case.get("batch", 1))
         if case["what"] == "generator":
@@ -270,7 +282,7 @@ def work_of(case: Case) -> Callable[[], Any]:
 
 
 def inference(net: Generator, picture: Tuple[Tensor, Tensor], context: Callable[[], torch.autocast]) -> Callable:
-    """A translation, to be timed."""
+    """Return a translation, to be timed."""
 
     def work() -> None:
         with torch.no_grad(), context():

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference cases: what the authors' code computed from one set of random weights."""
+"""The reference cases: results of the authors' code for given pictures and random weights."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -23,16 +23,16 @@ REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "refere
 
 @dataclass(frozen=True)
 class ReferenceCase:
-    """What the authors' code computed from one set of random weights; see the README of the reference vectors.
+    """Results of the authors' code for one set of random weights.
 
-    `settings` is losses.json without its steps, `steps[s][m]` the losses of step s, pass m, `expected` the arrays,
-    `parameters` the authors' checkpoint under our names.
+    `settings` is losses.json without its steps, `steps[s][m]` the losses of step s, pass m, `expected` the arrays that
+    were computed, `parameters` the authors' checkpoint under our names.
     """
 
     name: str
     folder: Path
     settings: Dict[str, Any]
-    steps: list
+    steps: List[List[Dict[str, float]]]
     expected: Dict[str, np.ndarray]
     parameters: Dict[str, np.ndarray]
 
@@ -42,23 +42,26 @@ class ReferenceCase:
         return Architecture(ngf=self.settings["ngf"], ndf=self.settings["ndf"])
 
     @property
-    def size(self) -> tuple:
+    def size(self) -> Tuple[int, int]:
         """The (height, width) of its pictures."""
         return self.settings["height"], self.settings["width"]
 
     def load(self) -> None:
-        """Create all four networks in the current scope, with the checkpoint's weights."""
+        """Create all four networks in the current parameter scope, with the checkpoint's weights."""
         create_parameters(self.architecture, np.random.RandomState(0))
         self.set_parameters()
 
     def set_parameters(self) -> None:
-        """Give networks that exist the checkpoint's weights."""
+        """Set the weights of existing networks to the checkpoint's."""
         model_file.set_parameters(self.parameters, NETWORKS, self.name)
 
     def mean_losses(self, step: int) -> Dict[str, float]:
-        """Each loss of a step: its mean over the passes in which it exists."""
-        names = {name for losses in self.steps[step] for name in losses}
-        return {name: float(np.mean([p[name] for p in self.steps[step] if name in p])) for name in names}
+        """The mean of each loss of a step over the passes in which it occurs."""
+        values: Dict[str, List[float]] = {}
+        for losses in self.steps[step]:
+            for name, value in losses.items():
+                values.setdefault(name, []).append(value)
+        return {name: float(np.mean(of_passes)) for name, of_passes in values.items()}
 
 
 def read_case(name: str) -> ReferenceCase:
@@ -74,7 +77,7 @@ def read_case(name: str) -> ReferenceCase:
 
 
 def read_sample(case: ReferenceCase, phase: str, letter: str) -> Sample:
-    """A picture of the case with its instances in the order to work on them."""
+    """The case's picture of a phase and a domain, with its instances in the order to translate them."""
     item = find_items(case.folder / "data", phase, letter)[0]
     picture = pictures.to_network(pictures.read_picture(item.image))
     masks = pictures.masks_to_network(pictures.read_masks(list(item.masks.values()), case.size))
@@ -83,11 +86,24 @@ def read_sample(case: ReferenceCase, phase: str, letter: str) -> Sample:
 
 
 def training_flags(case: ReferenceCase) -> List[str]:
-    """The flags of train.py with which the case's losses were made."""
-    (height, width), s = case.size, case.settings
-    flags = ["--loadSizeH", height, "--loadSizeW", width, "--fineSizeH", height, "--fineSizeW", width, "--no-flip"]
-    flags += ["--ngf", s["ngf"], "--ndf", s["ndf"], "--ins-max", s["ins_max"], "--ins-per", s["ins_per"]]
-    flags += ["--learning-rate_G", s["lr"], "--learning-rate_D", s["lr"], "--beta1", s["beta1"]]
-    for name, weight in zip(("cyc", "idt", "ctx"), s["lambda"]):
-        flags += [f"--lambda-{name}", weight]
-    return list(map(str, flags))
+    """The flags with which train.py trains as the authors' code did for this case."""
+    height, width = case.size
+    settings = case.settings
+    cycle, identity, context = settings["lambda"]
+    values = {
+        "--loadSizeH": height,
+        "--loadSizeW": width,
+        "--fineSizeH": height,
+        "--fineSizeW": width,
+        "--ngf": settings["ngf"],
+        "--ndf": settings["ndf"],
+        "--ins-max": settings["ins_max"],
+        "--ins-per": settings["ins_per"],
+        "--learning-rate_G": settings["lr"],
+        "--learning-rate_D": settings["lr"],
+        "--beta1": settings["beta1"],
+        "--lambda-cyc": cycle,
+        "--lambda-idt": identity,
+        "--lambda-ctx": context,
+    }
+    return ["--no-flip", *(str(word) for pair in values.items() for word in pair)]

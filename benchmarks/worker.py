@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that measures: a case as JSON on a line of its input, and on one of its output what its work takes.
+"""The worker process: it reads a case as a line of JSON on stdin, and writes the figures of its work to stdout.
 
-Needs nothing but Python, since both sides use it, cpu.py or gpu.py and pytorch_twin.py, which run in environments of
-their own.
+It imports only the standard library, since cpu.py, gpu.py and pytorch_twin.py use it in separate environments.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any, Callable, Dict, Optional
 Case = Dict[str, Any]
 WorkOf = Callable[[Case], Callable[[], Any]]
 OUT_OF_MEMORY = "out of memory"
-# as CUDA, NNabla, PyTorch, cuDNN and cuBLAS, and C++ say it
+# the messages of CUDA, NNabla, PyTorch, cuDNN and cuBLAS, and C++
 _NO_MEMORY = re.compile("out of memory|failed to allocate|allocation failed|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
 
 
 class Device:
-    """A CPU as something that work is done on, and as what a GPU is to be measured like; `about` tells versions."""
+    """The CPU as a device to measure, and the base class of GPUs; `about` holds versions by library."""
 
     def __init__(self, **about: Any) -> None:
         self.about = about
@@ -33,32 +32,36 @@ class Device:
         """Wait until all work is done."""
 
     def used(self) -> int:
-        """Bytes of its memory that are in use, or were at most."""
+        """The bytes of its memory in use; on the CPU, the process's peak."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def reserved(self) -> Optional[int]:
-        """Bytes that the library says it had at most, where it counts them."""
+        """The peak of the bytes that the library has reserved, or None if it does not count them."""
         return None
 
     def record(self) -> Any:
-        """An event: the moment when the device has done what it was given so far."""
+        """Return an event that is reached once all work submitted so far is done."""
         return time.perf_counter()
 
     def elapsed(self, first: Any, last: Any) -> float:
-        """Seconds between two events that are over."""
+        """The seconds between two events that have been reached."""
         return last - first
 
 
 def serve(work_of: WorkOf) -> None:
     """Answer the cases on stdin, each with the mean seconds of its work and the peak memory so far in bytes.
 
-    Work is done once, or again and again for 0.1 s. A line that is as the last one goes on with the same networks.
+    Work is done once, or repeatedly for 0.1 s. If a line equals the previous one, its networks are used again.
     """
-    last, work, device = "", None, Device()
+    device = Device()
+    previous = ""
+    work = None
     for line in sys.stdin:
-        if line != last:
-            last, work = line, work_of(json.loads(line))
-        times, start = 0, time.perf_counter()
+        if line != previous:
+            previous = line
+            work = work_of(json.loads(line))
+        times = 0
+        start = time.perf_counter()
         while not times or time.perf_counter() - start < 0.1:
             work()
             times += 1
@@ -67,9 +70,9 @@ def serve(work_of: WorkOf) -> None:
 
 
 def serve_once(device_of: Callable[[Case], Device], work_of: WorkOf) -> None:
-    """Answer the case on stdin with what `timed` finds, or with {"failed": why, "traceback": ...}."""
+    """Answer the case on stdin with the figures of `timed`, or with {"failed": reason, "traceback": ...}."""
     answers = os.fdopen(os.dup(1), "w")
-    # what libraries print is no answer
+    # so that output of libraries does not mix with the answer
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     case = json.loads(sys.stdin.readline())
     try:
@@ -82,29 +85,37 @@ def serve_once(device_of: Callable[[Case], Device], work_of: WorkOf) -> None:
 def timed(case: Case, device: Device, work_of: WorkOf) -> Dict[str, Any]:
     """Do the work of a case `warm_up` times, then `times` times between two synchronisations of the device.
 
-    Gives, for one time, "seconds" of the clock, "device" seconds by events on the device, and "host" seconds until it
-    had been given all of the work; "memory" in bytes that the device has in use more than before.
+    Returns, each for one repetition of the work: "seconds" on the clock, "device" seconds between events on the device,
+    and "host" seconds until all work was submitted. Further "memory", the bytes in use on the device more than before,
+    "reserved" and "about" (see Device).
     """
     before = device.used()
     work = work_of(case)
     for _ in range(case["warm_up"]):
         work()
     device.synchronize()
-    start, first = time.perf_counter(), device.record()
+    start = time.perf_counter()
+    first = device.record()
     for _ in range(case["times"]):
         work()
-    last, given = device.record(), time.perf_counter()
+    last = device.record()
+    submitted = time.perf_counter()
     device.synchronize()
     end = time.perf_counter()
-    spans = {"seconds": end - start, "device": device.elapsed(first, last), "host": given - start}
-    found = {name: span / case["times"] for name, span in spans.items()}
-    return {**found, "memory": device.used() - before, "reserved": device.reserved(), "about": device.about}
+    return {
+        "seconds": (end - start) / case["times"],
+        "device": device.elapsed(first, last) / case["times"],
+        "host": (submitted - start) / case["times"],
+        "memory": device.used() - before,
+        "reserved": device.reserved(),
+        "about": device.about,
+    }
 
 
 def reason(error: Exception) -> str:
-    """Why work could not be done, in a line."""
+    """Return in one line why work could not be done."""
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return OUT_OF_MEMORY
     lines = str(error).strip().split("\n")
-    # the last one is the cause where NNabla says it, below function and source file
+    # NNabla's messages have the cause in the last line, below function and source file
     return f"{type(error).__name__}: {lines[-1]}"

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every script needs: errors, command lines, files, progress. It imports nothing else of this project."""
+"""The helpers of every script: errors, command lines, files, progress.
+
+It imports nothing else of this project, neither NNabla nor pictures.
+"""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files so that each is whole or absent: under another name first, then renamed; make and lock their folders."""
+"""Write files whole or not at all, lock and create output folders, and find numbered files.
+
+A file is written under a temporary name first and then renamed, so that readers never see a part of it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ except ImportError:  # Windows has no flock: two runs at once into one folder go
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a hidden temporary path beside `path`; when the block ends well, it becomes `path` on the disk at once.
+    """Yield a hidden temporary path beside `path`; when the block succeeds, rename it to `path` and sync it to disk.
 
-    The temporary keeps the extension, for writers that look at it, and is removed when the block raises.
+    The temporary path keeps the extension, by which writers choose the format, and is removed if the block raises.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -32,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         os.replace(part, path)
     except OSError as error:
-        # nobody knows the temporary's name
+        # the user knows `path`, not the temporary name
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
@@ -45,8 +48,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def remove_unfinished(folder: Path, patterns: Sequence[str]) -> None:
-    """Delete what writers of files of such names (STEM.ENDING) left in `folder` when they were killed; call it where
-    none can be at work (`locked`)."""
+    """Delete the temporary files that killed writers of files named by `patterns` (STEM.ENDING) left in `folder`.
+
+    Call it while holding the folder's lock (`locked`), so that no writer is active.
+    """
     for pattern in patterns:
         stem, _, ending = pattern.rpartition(".")
         for part in folder.glob(f".{stem}.part.{ending}"):
@@ -55,14 +60,14 @@ def remove_unfinished(folder: Path, patterns: Sequence[str]) -> None:
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold `path`, a folder or a file (made where it is missing), against other processes while the block runs.
+    """Lock `path`, a folder or a file (created if missing), against other processes while the block runs.
 
-    The lock dies with the process, so that a killed one blocks nobody.
+    The lock ends with the process, so a killed one blocks nobody.
 
     Raises:
-        UserError: with the words `busy`, where another process holds it.
+        UserError: with the message `busy`, where another process holds the lock.
     """
-    # network file systems lock only what is opened for writing, which a folder cannot be
+    # network file systems lock only files opened for writing, which a folder cannot be
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl is not None:
@@ -71,26 +76,18 @@ def locked(path: Path, busy: str) -> Iterator[None]:
             except BlockingIOError:
                 raise UserError(busy) from None
             except OSError as error:
-                # no reason to refuse a file system: some cannot lock
+                # some file systems cannot lock, which is no reason to refuse them
                 print(f"{path} cannot be locked ({error.strerror}): start no second run there", file=sys.stderr)
         yield
     finally:
         os.close(handle)
 
 
-def refuse_foreign(folder: Path, names: Sequence[str], ours: str, overwrite: bool) -> None:
-    """Raise UserError where one of the files or folders that are to be written is there, but not the file `ours`, which
-    says that this program made them; unless `overwrite`."""
-    found = [name for name in names if (folder / name).exists()]
-    if found and not overwrite and not (folder / ours).exists():
-        raise UserError(f"{folder} holds {found[0]}, which would be replaced; give another --output, or --overwrite")
-
-
 def make_folder(path: Path, flag: str) -> None:
-    """Make a folder with its parents; one that is there is left alone.
+    """Create a folder and its parents; an existing one is left as it is.
 
     Raises:
-        UserError: where that cannot be done; it names `flag`, the one to change.
+        UserError: where that fails; the message names `flag`, the argument to change.
     """
     try:
         if path.exists() and not path.is_dir():
@@ -100,18 +97,30 @@ def make_folder(path: Path, flag: str) -> None:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; give another {flag}") from None
 
 
-def numbered(folder: str | Path, stem: str, ending: str) -> List[Path]:
-    """The files STEM_NUMBER.ENDING in `folder`, by number."""
-    found = [path for path in Path(folder).glob(f"{stem}_*.{ending}") if re.fullmatch(stem + "_[0-9]+", path.stem)]
-    return sorted(found, key=number)
+def refuse_foreign(folder: Path, names: Sequence[str], marker: str, overwrite: bool) -> None:
+    """Refuse to replace files in `folder` that this program has not written.
+
+    Raises:
+        UserError: where one of the files or folders `names`, which are about to be written, exists, the file `marker`,
+            which this program leaves in its output folders, does not, and `overwrite` is False.
+    """
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not overwrite and not (folder / marker).exists():
+        raise UserError(f"{folder} holds {existing[0]}, which would be replaced; give another --output, or --overwrite")
 
 
-def number(path: Path) -> int:
+def numbered_files(folder: str | Path, stem: str, ending: str) -> List[Path]:
+    """The files STEM_NUMBER.ENDING in `folder`, sorted by number."""
+    paths = Path(folder).glob(f"{stem}_*.{ending}")
+    return sorted((path for path in paths if re.fullmatch(stem + "_[0-9]+", path.stem)), key=number_of)
+
+
+def number_of(path: Path) -> int:
     """NUMBER of a file STEM_NUMBER.ENDING."""
     return int(path.stem.rpartition("_")[2])
 
 
-def keep_last(folder: str | Path, stem: str, ending: str, count: int) -> None:
-    """Delete all but the last `count` of the files STEM_NUMBER.ENDING in `folder`."""
-    for path in numbered(folder, stem, ending)[:-count]:
+def keep_newest(folder: str | Path, stem: str, ending: str, count: int) -> None:
+    """Delete all but the `count` highest-numbered files STEM_NUMBER.ENDING in `folder`."""
+    for path in numbered_files(folder, stem, ending)[:-count]:
         path.unlink()

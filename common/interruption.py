@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and its like: the first asks a run to stop, the second ends it at once."""
+"""Stop a run by Ctrl-C or SIGTERM: the first asks it to stop, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _END = b"\0"
 
 
 class Interruption:
-    """Within `with`, `signal` is the number of the first SIGINT or SIGTERM, 0 as long as there was none.
+    """Within `with`, `signal` is the number of the first SIGINT or SIGTERM, 0 until one arrives.
 
-    A second one ends the process with 128 + its number. Python runs signal handlers only between two calls into NNabla,
-    each of which can take seconds; so a thread waits for the signals instead.
+    A second one ends the process with exit code 128 + its number. Python runs signal handlers only between two calls
+    into NNabla, each of which can take seconds; therefore a thread waits for the signals.
     """
 
     def __init__(self, promise: str = "stopping after this iteration, with a checkpoint") -> None:
-        """`promise` is what the first signal's line says is going to happen."""
-        self.signal, self._promise = 0, promise
+        """Print `promise`, which says how the run will stop, at the first signal."""
+        self.signal = 0
+        self._promise = promise
 
     def __enter__(self) -> Interruption:
         self._inbox, self._outbox = socket.socketpair()
@@ -49,5 +50,5 @@ class Interruption:
                 os._exit(128 + byte[0])
             elif byte[0] in SIGNALS:
                 self.signal = byte[0]
-                # not print(): the main thread may be in the middle of one
+                # not print(): the main thread may be in the middle of a print
                 os.write(2, f"\n{self._promise}; once more ends it at once, without\n".encode())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a JSON file that may be damaged or meant to do harm."""
+"""Read a JSON file that may be damaged or hostile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-MOST_BYTES = 1 << 20  # ours have 2 kB; values take up to a hundred times their length in memory
+# this program's files have 2 kB; parsed values can take a hundred times their length in memory
+MOST_BYTES = 1 << 20
 
 
 def read_json(
@@ -16,13 +17,13 @@ def read_json(
     object_hook: Callable[[Dict[str, Any]], Any] | None = None,
     encoding: str = "utf-8",
 ) -> Any:
-    """The value in a file; `object_hook` makes something else of each object in it, inner ones first.
+    """Return the value in a file; `object_hook` converts each object in it, inner ones first.
 
     Raises:
         OSError, ValueError: where the file cannot be opened, or is not JSON of at most `most_bytes` in `encoding`.
     """
     try:
-        # the bytes are given up before the values are made: both take much memory where a file is large
+        # _read_text frees the bytes before the values are created: for a large file, both take much memory
         return json.loads(_read_text(path, most_bytes, encoding), object_hook=object_hook)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None

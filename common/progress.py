@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same thing done to many files, several at a time, with a progress bar."""
+"""Show progress: work on many files in parallel below a bar, and print lines above one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 def in_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], description: str, workers: int | None = None
 ) -> List[Result]:
-    """`function` of every item, in order; the first exception ends the work. The bar comes where it takes a second.
+    """Return `function(item)` for every item, in order; the first exception ends the work.
 
-    Threads are enough: reading, decoding and NumPy let others run. There are `workers` of them; where None, one for
-    each core, at most 8.
+    A progress bar appears after a second. The work runs in `workers` threads (None: one for each core, at most 8);
+    reading and decoding files and NumPy release Python's lock, so they run in parallel.
     """
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         futures = [pool.submit(function, item) for item in items]
@@ -36,5 +36,5 @@ def in_parallel(
 
 
 def say(text: str) -> None:
-    """Print a line above the progress bar."""
+    """Print a line above the progress bar, safe for a terminal (`printable`)."""
     tqdm.write(printable(text))

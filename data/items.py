@@ -18,7 +18,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Item:
-    """A picture's file and those of its masks, by number (numbers may have gaps)."""
+    """A picture's file and its mask files, by number (numbers may have gaps)."""
 
     name: str
     image: Path
@@ -30,67 +30,41 @@ class Item:
         return [self.image, *self.masks.values()]
 
 
-def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
-    """The pictures of `PHASE` + domain ("A" or "B") with their masks, by name.
-
-    Raises:
-        UserError: where the folder is missing or holds no picture, or a name occurs with two extensions.
-    """
-    folder = Path(root) / f"{phase}{domain}"
-    if not folder.is_dir():
-        found = sorted({p.name[:-1] for p in Path(root).glob("*[AB]") if p.is_dir()})
-        raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(found) or 'none'}")
-    return find_pictures(folder, mask_folder_of(folder))
-
-
-def mask_folder_of(folder: Path) -> Path:
-    """Where the masks of a folder of pictures are: FOLDER_seg beside it.
-
-    Raises:
-        UserError: where there is nothing beside it.
-    """
-    # "." and ".." have no name of their own
-    named = folder if folder.name not in ("", "..") else folder.resolve()
-    if not named.name:
-        raise UserError(f"{folder} has no folder of masks beside it; give another folder of pictures")
-    return named.with_name(named.name + "_seg")
-
-
 @dataclass(frozen=True)
 class Listing:
-    """The files of a picture folder and of its mask folder, by what their names say; hidden ones are left out.
+    """The files of a picture folder and its mask folder, sorted by what their names say; hidden files are left out.
 
-    `images` has the pictures by name, `masks` those of a name by number, each a list, of which a good folder has one
-    in each place; `other` are the files in either folder that are neither.
+    `images` has the pictures by name, `masks` the masks by name and number. Each value is a list, since a bad folder
+    can have several files for one name or number. `other` has the files of either folder that are neither.
     """
 
     images: Dict[str, List[Path]]
     masks: Dict[str, Dict[int, List[Path]]]
     other: List[Path]
 
+    def mask_files(self) -> List[Path]:
+        """All masks, of whatever picture."""
+        return [path for numbers in self.masks.values() for paths in numbers.values() for path in paths]
 
-def list_files(folder: Path, mask_folder: Path | None) -> Listing:
-    """What is in `folder`, and in `mask_folder` (not looked at where None), which may be missing."""
-    listing = Listing({}, {}, [])
-    for path in _visible(folder):
-        if path.suffix.lower() in EXTENSIONS:
-            listing.images.setdefault(path.stem, []).append(path)
-        else:
-            listing.other.append(path)
-    for path in _visible(mask_folder) if mask_folder and mask_folder.is_dir() else []:
-        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem, re.DOTALL)
-        if match and path.suffix.lower() == ".png":
-            listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
-        else:
-            listing.other.append(path)
-    return listing
+
+def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
+    """The pictures of `PHASE` + domain ("A" or "B") with their masks, by name.
+
+    Raises:
+        UserError: if the folder is missing or holds no picture, or a name occurs with two extensions.
+    """
+    folder = Path(root) / f"{phase}{domain}"
+    if not folder.is_dir():
+        phases = sorted({path.name[:-1] for path in Path(root).glob("*[AB]") if path.is_dir()})
+        raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(phases) or 'none'}")
+    return find_pictures(folder, mask_folder_of(folder))
 
 
 def find_pictures(folder: Path, mask_folder: Path | None) -> List[Item]:
     """The pictures of `folder`, each with its masks in `mask_folder` (which may be missing, or None), by name.
 
     Raises:
-        UserError: where there is none, or a name or number occurs twice, or a name cannot be written into a page.
+        UserError: if there are no pictures, a name or number occurs twice, or a name cannot be written into a page.
     """
     listing = list_files(folder, mask_folder)
     if not listing.images:
@@ -107,16 +81,52 @@ def find_pictures(folder: Path, mask_folder: Path | None) -> List[Item]:
     return items_of(listing)
 
 
+def mask_folder_of(folder: Path) -> Path:
+    """The folder with the masks of a folder of pictures: FOLDER_seg beside it.
+
+    Raises:
+        UserError: if nothing can be beside it.
+    """
+    # "." and ".." have no name to append to
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    if not named.name:
+        raise UserError(f"{folder} has no folder of masks beside it; give another folder of pictures")
+    return named.with_name(named.name + "_seg")
+
+
+def list_files(folder: Path, mask_folder: Path | None) -> Listing:
+    """List the files in `folder` and `mask_folder`; the latter may be missing, or None to leave it out."""
+    listing = Listing({}, {}, [])
+    for path in visible_files(folder):
+        if path.suffix.lower() in EXTENSIONS:
+            listing.images.setdefault(path.stem, []).append(path)
+        else:
+            listing.other.append(path)
+    for path in visible_files(mask_folder) if mask_folder and mask_folder.is_dir() else []:
+        match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem, re.DOTALL)
+        if match and path.suffix.lower() == ".png":
+            listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
+        else:
+            listing.other.append(path)
+    return listing
+
+
 def items_of(listing: Listing) -> List[Item]:
     """The pictures of a listing in which each name and number occurs once."""
     masks = {name: {i: numbers[i][0] for i in sorted(numbers)} for name, numbers in listing.masks.items()}
     return [Item(name, paths[0], masks.get(name, {})) for name, paths in listing.images.items()]
 
 
-def is_text(name: str) -> bool:
-    """Whether a file's name is valid UTF-8 (where it is not, Python has surrogates in it)."""
-    return not any("\ud800" <= c <= "\udfff" for c in name)
-
-
-def _visible(folder: Path) -> List[Path]:
+def visible_files(folder: Path) -> List[Path]:
+    """All entries of a folder but the hidden ones, sorted."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def files_by_stem(folder: Path, suffix: str) -> Dict[str, Path]:
+    """The visible files of a folder with this extension, by their names without it."""
+    return {path.stem: path for path in visible_files(folder) if path.suffix.lower() == suffix}
+
+
+def is_text(name: str) -> bool:
+    """Return whether a file's name is valid UTF-8 (Python puts surrogates into names that are not)."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)

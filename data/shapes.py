@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ideal shapes: circle, square, triangle, diamond."""
+"""Ideal shapes: circle, square, triangle, diamond.
+
+Lengths are in pixels, x to the right and y down from the picture's top left corner, so the pixel in row r and column c
+is the square from (c, r) to (c + 1, r + 1). The `size` of a shape is half the side of the square around its centre that
+it touches on all four sides.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Callable
 
 import numpy as np
 
-# Each says for offsets from the centre, in units of `size`, whether they are inside. y points down.
+# For offsets (x, y) from the centre, in units of `size`: whether they are inside.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": lambda x, y: x * x + y * y <= 1,
     "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) <= 1,
@@ -18,10 +23,12 @@ SAMPLES = 8  # points per pixel and axis that are tested for coverage
 
 
 def shape_mask(shape: str, centre: tuple[float, float], size: float, height: int, width: int) -> np.ndarray:
-    """Return how much of each pixel a shape covers: (height, width) float32 in [0, 1], in steps of 1/64.
+    """Return the part of each pixel that a shape covers: (height, width) float32 in [0, 1], in steps of 1/64.
 
-    `shape` is a key of SHAPES; `centre` (x, y) and `size` are in pixels, as in the module docstring. What lies outside
-    the picture is cut off. Raises KeyError for an unknown shape.
+    `shape` is a key of SHAPES; `centre` (x, y) and `size` are in pixels. Parts outside the picture are cut off.
+
+    Raises:
+        KeyError: for an unknown shape.
     """
     inside = SHAPES[shape]
     coverage = np.zeros((height, width), np.float32)

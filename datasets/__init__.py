@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts that make data sets. They may import common, data and masks."""
+"""The scripts that make and check data sets. May import common, data and masks."""

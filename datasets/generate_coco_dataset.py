@@ -6,7 +6,7 @@
 --data_root holds what https://cocodataset.org offers as "2017 Train images", "2017 Val images" and "2017 Train/Val
 annotations", unpacked: annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/, val2017/.
 
-What is written, for each domain (A shows --cat1, B shows --cat2):
+The data set has, for each domain (A shows --cat1, B shows --cat2):
 
     trainA/000000000089.jpg  trainA_seg/000000000089_0.png, ..._1.png, ...   from train2017
     testA/000000000724.jpg   testA_seg/000000000724_0.png, ...               from val2017
@@ -20,18 +20,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 from common.command_line import Parser
-from datasets.arguments import add_categories, add_limits, add_writing, parse
+from datasets.arguments import add_categories, add_limits, add_writing, make_within_limits, parse
 from datasets.new_folder import new_folder
-from datasets.two_domains import ALL, Limits, Made, count_files, refuse_empty, remove_empty, tell, write_domain
+from datasets.two_domains import NO_LIMITS, Limits, Made, count_files, refuse_empty, remove_empty, write_domain
 from masks.coco import CocoFile
 
 SPLITS = {"train": "train2017", "test": "val2017"}
@@ -43,14 +42,15 @@ def generate(
     save_root: str | Path,
     cat1: str = "sheep",
     cat2: str = "giraffe",
-    limits: Limits = ALL,
+    limits: Limits = NO_LIMITS,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Made:
     """Write the data set of categories `cat1` (A) and `cat2` (B) to `save_root`; the module docstring has its layout.
 
-    Raises UserError for unknown or equal categories, missing or broken files in `data_root`, a category that no
-    picture shows, or a `save_root` that may not be replaced.
+    Raises:
+        UserError: for unknown or equal categories, missing or broken files in `data_root`, a category that no picture
+            shows, or a `save_root` that may not be replaced.
     """
     data_root = Path(data_root)
     check_data_root(data_root)
@@ -58,10 +58,12 @@ def generate(
         raise UserError(f"--cat1 and --cat2 are both {cat1!r}; give two different categories")
     outcomes = {}
     with new_folder(save_root, overwrite) as folder:
-        # the small one first, so that an unknown category is told of at once
-        for phase, split in sorted(SPLITS.items()):
+        # `test` first: its annotations are small, so that an unknown category is reported at once
+        for phase in ("test", "train"):
+            split = SPLITS[phase]
             source = read_annotations(data_root, split)
-            for domain, category in find_categories(source, cat1, cat2).items():
+            check_categories(source, cat1, cat2)
+            for domain, category in (("A", cat1), ("B", cat2)):
                 images = [data_root / split / name for name in source.names_with(category)]
                 name = f"{phase}{domain}"
                 outcomes[name] = write_domain(images, source, category, folder / name, limits, workers)
@@ -71,7 +73,7 @@ def generate(
 
 
 def check_data_root(data_root: Path) -> None:
-    """Raise UserError, which says where COCO is to be had, unless `data_root` has all the parts of it that are read."""
+    """Raise UserError, with the place to get COCO, unless `data_root` has all the parts of it that are read."""
     for split in SPLITS.values():
         for part in (data_root / split, annotation_file(data_root, split)):
             if not part.exists():
@@ -84,24 +86,23 @@ def annotation_file(data_root: Path, split: str) -> Path:
 
 
 def read_annotations(data_root: Path, split: str) -> CocoFile:
-    """Read the annotations of a split; says so before where that takes more than a moment."""
+    """Read the annotations of a split; prints a line first if that takes more than a moment."""
     path = annotation_file(data_root, split)
     if path.stat().st_size > 100 << 20:
         print(f"reading {path} ({path.stat().st_size >> 20} MB)", file=sys.stderr)
     return CocoFile(path)
 
 
-def find_categories(source: CocoFile, cat1: str, cat2: str) -> Dict[str, str]:
-    """Return {"A": cat1, "B": cat2}. Raises UserError, which lists those there are, unless both are in the source."""
+def check_categories(source: CocoFile, cat1: str, cat2: str) -> None:
+    """Raise UserError, with a list of all categories, unless both are in the source."""
     known = source.categories()
     for category in (cat1, cat2):
         if category not in known:
             raise UserError(f"{source.path} has no category {category!r}; it has: {', '.join(known)}")
-    return {"A": cat1, "B": cat2}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; --save_root follows from the categories if it is not given."""
+    """Read the command line; if --save_root is not given, it follows from the categories."""
     parser = Parser(
         "Make a two-domain data set with a mask for each instance from COCO 2017.",
         epilog="--data_root is COCO as https://cocodataset.org offers it: annotations/instances_train2017.json,\n"
@@ -115,11 +116,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the data set, print what is in it and the command that comes next."""
-    arguments = vars(parse_arguments())
-    limits = Limits(arguments.pop("min_area"), arguments.pop("max_instances"))
-    made = generate(limits=limits, **arguments)
-    tell(arguments["save_root"], arguments["cat1"], arguments["cat2"], made)
+    """Make the data set, print its contents and the next command."""
+    make_within_limits(generate, parse_arguments())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@
     annotations/0001_03_01.png, 0001_03_02.png, ...   label ids of the first, second, ... of the 3 persons in it
     train_list.txt, test_list.txt                     a file name of images/ in each line
 
-What is written, for each domain (A shows --cat1, B shows --cat2), for `train` and `test` as the lists say:
+The data set has, for each domain (A shows --cat1, B shows --cat2), for `train` and `test` as the lists say:
 
     trainA/0001.jpg  trainA_seg/0001_0.png, ...       a mask for each person that wears it (white = category)
 
@@ -29,16 +29,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 from common.command_line import Parser
-from datasets.arguments import add_categories, add_limits, add_writing, parse
+from datasets.arguments import add_categories, add_limits, add_writing, make_within_limits, parse
 from datasets.new_folder import new_folder
-from datasets.two_domains import ALL, Limits, Made, count_files, refuse_empty, remove_empty, tell, write_domain
+from datasets.two_domains import NO_LIMITS, Limits, Made, count_files, refuse_empty, remove_empty, write_domain
 from masks.mask_source import Instance, MaskSource
 from masks.png import read_labels
 
-# a name's place is its label id; 0 is the background
+# indexed by label id
 LABELS = (
     "background hat hair sunglasses upper-clothes skirt pants dress belt left-shoe right-shoe face left-leg right-leg "
     "left-arm right-arm bag scarf torso-skin"
@@ -48,11 +48,12 @@ DOWNLOAD = "get LV-MHP v1 by the link at https://github.com/ZhaoJ9014/Multi-Huma
 
 
 class Persons(MaskSource):
-    """A category of LV-MHP v1: an instance is what one person wears of it; none in landscapes, unless `landscape`."""
+    """One category of LV-MHP v1: an instance is all of it on one person; landscapes only if `landscape`."""
 
     def __init__(self, data_root: Path, category: str, landscape: bool) -> None:
         super().__init__(data_root / "annotations")
-        self._category, self._landscape = category, landscape
+        self._category = category
+        self._landscape = landscape
         self._files: Dict[str, List[Path]] = {}
         for path in sorted(self.path.iterdir()):
             match = re.fullmatch(r"(.+)_[0-9]+_[0-9]+\.png", path.name)
@@ -65,8 +66,8 @@ class Persons(MaskSource):
             return
         for path in self._files.get(image.stem, []):
             labels = read_labels(path)
-            upright = self._fitting(labels.shape, size, image, path)
-            # & 255: a grey may be stored in three channels
+            upright = self._upright(labels.shape, image, size, path)
+            # & 255, since some greys are stored in three channels
             yield Instance(self._category, upright((labels & 255) == LABELS.index(self._category)))
 
 
@@ -76,14 +77,15 @@ def generate(
     cat1: str = "pants",
     cat2: str = "skirt",
     landscape: bool = False,
-    limits: Limits = ALL,
+    limits: Limits = NO_LIMITS,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Made:
     """Write the data set of categories `cat1` (A) and `cat2` (B) to `save_root`; the module docstring has its layout.
 
-    Raises UserError for unknown or equal categories, missing files in `data_root`, a category that no picture shows,
-    or a `save_root` that may not be replaced.
+    Raises:
+        UserError: for unknown or equal categories, missing files in `data_root`, a category that no picture shows, or a
+            `save_root` that may not be replaced.
     """
     data_root = Path(data_root)
     for category in (cat1, cat2):
@@ -108,19 +110,19 @@ def generate(
 
 
 def read_list(data_root: Path, phase: str) -> List[Path]:
-    """The pictures of `train` or `test`. Raises UserError where a line is no name of a file, or one occurs twice."""
+    """The pictures of `train` or `test`. Raises UserError if a line is not the name of a picture, or occurs twice."""
     path = data_root / f"{phase}_list.txt"
     names = path.read_text(encoding="utf-8", errors="surrogateescape").split()
     for name in names:
         if not re.fullmatch(r"[^/\\]+\.jpg", name):
-            raise UserError(f"{path} has a line {name[:40]!r}, which is no name of a .jpg file; {DOWNLOAD}")
+            raise UserError(f"{path} has a line {name[:40]!r}, which is not the name of a .jpg file; {DOWNLOAD}")
     if len(set(names)) < len(names):
         raise UserError(f"{path} names a picture twice; {DOWNLOAD}")
     return [data_root / "images" / name for name in names]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; --save_root follows from the categories if it is not given."""
+    """Read the command line; if --save_root is not given, it follows from the categories."""
     parser = Parser(
         "Make a two-domain data set with a mask for each person's garment from LV-MHP v1 (Multi-Human Parsing).",
         epilog=f"To have LV-MHP v1, {DOWNLOAD}.",
@@ -135,11 +137,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the data set, print what is in it and the command that comes next."""
-    arguments = vars(parse_arguments())
-    limits = Limits(arguments.pop("min_area"), arguments.pop("max_instances"))
-    made = generate(limits=limits, **arguments)
-    tell(arguments["save_root"], arguments["cat1"], arguments["cat2"], made)
+    """Make the data set, print its contents and the next command."""
+    make_within_limits(generate, parse_arguments())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python datasets/generate_shapes_dataset.py --shape1 triangle --shape2 diamond --height 96 --width 128
     python datasets/generate_shapes_dataset.py --min-instances 3 --max-instances 8 --train 1000 --overwrite
 
-What is written, for each domain (A shows --shape1 in red, B shows --shape2 in blue) and for `train` and `test`:
+The data set has, for each domain (A shows --shape1 in red, B shows --shape2 in blue) and for `train` and `test`:
 
     trainA/0000.png          picture, 8-bit RGB
     trainA_seg/0000_0.png    mask of its instance 0, 8-bit grey, 255 inside; then 0000_1.png, and so on
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, run_main
 
-begin_script()
+begin_script(__name__)
 
 import numpy as np
 from PIL import Image
@@ -43,10 +43,10 @@ from datasets.new_folder import new_folder
 PHASES, DOMAINS = ("train", "test"), ("A", "B")
 COLOURS = {"A": (225, 35, 35), "B": (40, 60, 235)}
 COLOUR_SPREAD = 20  # of 255: an instance's colour is this far from its domain's, at most
-MIN_SIZE = 3.0  # pixels; below it a circle and a square of the same size look alike
+MIN_SIZE = 3.0  # pixels; a smaller circle looks like a square
 MAX_SIZE = 0.2  # of the picture's shorter side
-MAX_FILL = 0.35  # of the picture's area; squares put down at random get stuck from about 0.5
-GAP = 2.0  # pixels between the squares around two instances, and half of it to the border
+MAX_FILL = 0.35  # of the picture's area; beyond about 0.5, placing squares at random fails
+GAP = 2.0  # pixels between the squares around two instances; half of it to the border
 
 Instance = dict  # the keys of the JSON: shape, centre, size, colour
 
@@ -54,13 +54,14 @@ Instance = dict  # the keys of the JSON: shape, centre, size, colour
 def background(random: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Return a many-coloured texture: (height, width, 3) float32 in [0, 255].
 
-    It is the sum of random RGB grids, each twice as fine as the one before and fainter, enlarged to the picture. No
-    part of it is flat, because instance normalization takes a flat background's colour away for good.
+    The sum of random RGB grids, each twice as fine as the one before and fainter, enlarged to the picture. No part of
+    it is flat, since instance normalization would remove a flat background's colour for good.
     """
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(1, 5):
         cell = min(height, width) / 2**octave
-        rows, columns = int(np.ceil(height / cell)) + 1, int(np.ceil(width / cell)) + 1
+        rows = int(np.ceil(height / cell)) + 1
+        columns = int(np.ceil(width / cell)) + 1
         grid = random.integers(0, 256, (rows, columns, 3), np.uint8)
         enlarged = Image.fromarray(grid).resize((width, height), Image.BICUBIC)
         total += np.asarray(enlarged, np.float32) * 0.7**octave
@@ -72,16 +73,19 @@ def background(random: np.random.Generator, height: int, width: int) -> np.ndarr
 def place(random: np.random.Generator, count: int, height: int, width: int) -> list[tuple[float, float, float]]:
     """Return `count` triples (x, y, size) in pixels whose squares lie inside the picture and apart from each other.
 
-    Raises UserError if no room is found; for counts up to `most_instances` that is not to be expected.
+    Raises:
+        UserError: if no room is found, which is not to be expected for counts up to `most_instances`.
     """
     largest = largest_size(count, height, width)
     smallest = max(min(MIN_SIZE, largest), 0.55 * largest)
     for _ in range(50):
         placed: list[tuple[float, float, float]] = []
-        for size in sorted(random.uniform(smallest, largest, count), reverse=True):  # large ones fit while it is empty
+        # large ones first, while there is room
+        for size in sorted(random.uniform(smallest, largest, count), reverse=True):
             margin = size + GAP / 2
             for _ in range(200):
-                x, y = random.uniform(margin, width - margin), random.uniform(margin, height - margin)
+                x = random.uniform(margin, width - margin)
+                y = random.uniform(margin, height - margin)
                 if all(max(abs(x - u), abs(y - v)) >= size + other + GAP for u, v, other in placed):
                     placed.append((x, y, size))
                     break
@@ -97,7 +101,7 @@ def largest_size(count: int, height: int, width: int) -> float:
 
 
 def most_instances(height: int, width: int) -> int:
-    """Return how many instances fit in a picture at `MIN_SIZE`: 0 if not even one does."""
+    """Return the number of instances that fit in a picture at `MIN_SIZE`, which may be 0."""
     if largest_size(1, height, width) < MIN_SIZE:
         return 0
     return int(MAX_FILL * height * width / (2 * MIN_SIZE + GAP) ** 2)
@@ -109,12 +113,14 @@ def draw(
     """Draw `count` instances of a shape on a background, each in a colour near `colour`.
 
     Returns the picture, (height, width, 3) uint8; each instance's mask, (height, width) uint8 of 0 and 255, 255 where
-    it covers at least half of the pixel; and each instance's geometry as it goes into the JSON.
+    it covers at least half of the pixel; and each instance's geometry for the JSON.
     """
     canvas = background(random, height, width)
-    masks, instances = [], []
+    masks = []
+    instances = []
     for placement in place(random, count, height, width):
-        x, y, size = (round(float(length), 3) for length in placement)  # as in the JSON, so that it is the very truth
+        # drawn with the rounded numbers of the JSON, which are then exact
+        x, y, size = (round(float(length), 3) for length in placement)
         paint = [int(c) for c in np.clip(random.integers(-COLOUR_SPREAD, COLOUR_SPREAD + 1, 3) + colour, 0, 255)]
         coverage = shape_mask(shape, (x, y), size, height, width)
         canvas += coverage[..., None] * (np.array(paint, np.float32) - canvas)
@@ -138,10 +144,11 @@ def generate(
 ) -> None:
     """Write the data set to `save_root`, `train` and `test` pictures per domain of `height` x `width` pixels.
 
-    The number of instances is drawn evenly from `min_instances` to `max_instances` for each picture. Each picture
-    depends on the seed, its phase, domain and number alone, so asking for more leaves the earlier ones as they were.
+    The number of instances is drawn uniformly from `min_instances` to `max_instances` for each picture. Each picture
+    depends only on the seed, its phase, domain and number, so a larger data set begins with the same pictures.
 
-    Raises UserError for a number out of range, an unknown shape, or a `save_root` that may not be replaced.
+    Raises:
+        UserError: for a number out of range, an unknown shape, or a `save_root` that may not be replaced.
     """
     check(shape1, shape2, height, width, train, test, min_instances, max_instances, seed)
     sets = [
@@ -185,7 +192,7 @@ def check(
     max_instances: int,
     seed: int,
 ) -> None:
-    """Raise UserError, which says what is right, if one of the arguments of `generate` is out of range."""
+    """Raise UserError, with the valid range, if one of the arguments of `generate` is out of range."""
     for shape in (shape1, shape2):
         if shape not in SHAPES:
             raise UserError(f"no shape {shape!r}; choose from {', '.join(SHAPES)}")
@@ -194,7 +201,7 @@ def check(
             raise UserError(f"{flag} {value} is too small; give {least} or more")
     if not 1 <= min_instances <= max_instances:
         raise UserError(
-            f"--min-instances {min_instances} --max-instances {max_instances} is no range; "
+            f"--min-instances {min_instances} --max-instances {max_instances} is not a range; "
             "give at least 1, and a maximum that is not below the minimum"
         )
     least_side = int(np.ceil(MIN_SIZE / MAX_SIZE))
@@ -208,7 +215,7 @@ def check(
 
 
 def parse_arguments() -> dict[str, Any]:
-    """Read the command line into the arguments of `generate`; what --size and the shapes imply is filled in."""
+    """Read the command line into the arguments of `generate`; sizes and folder default to --size and the shapes."""
     parser = Parser("Make a two-domain data set of shapes on colourful textures, with masks.")
     add = parser.add_argument
     add(
@@ -223,14 +230,16 @@ def parse_arguments() -> dict[str, Any]:
     add("--width", type=whole(1, 4096), default=argparse.SUPPRESS, help="width in pixels, if it is not --size")
     add("--train", type=int, default=200, help="pictures per domain to train on")
     add("--test", type=int, default=50, help="pictures per domain kept for looking at results; 0 makes none")
-    add("--min-instances", type=int, default=1, help="every picture shows at least so many shapes")
-    add("--max-instances", type=int, default=4, help="and at most so many; the more, the smaller they are")
+    add("--min-instances", type=int, default=1, help="the least number of shapes in a picture")
+    add("--max-instances", type=int, default=4, help="the largest number; more shapes are smaller")
     add("--seed", type=int, default=0, help="the same seed gives the same pictures")
     add("--overwrite", action="store_true", help="replace an existing --save_root, once the new one is whole")
     arguments = vars(parser.parse_args())
     size = arguments.pop("size")
-    implied = {"height": size, "width": size, "save_root": "datasets/{shape1}2{shape2}".format(**arguments)}
-    return {**implied, **arguments}
+    arguments.setdefault("height", size)
+    arguments.setdefault("width", size)
+    arguments.setdefault("save_root", f"datasets/{arguments['shape1']}2{arguments['shape2']}")
+    return arguments
 
 
 def next_command(save_root: str | Path, height: int, width: int) -> str:
@@ -244,7 +253,7 @@ def next_command(save_root: str | Path, height: int, width: int) -> str:
 
 
 def main() -> None:
-    """Make the data set, print what is in it and the command that comes next."""
+    """Make the data set, print its contents and the next command."""
     arguments = parse_arguments()
     generate(**arguments)
     save_root, height, width = (arguments[key] for key in ("save_root", "height", "width"))

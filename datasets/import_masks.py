@@ -5,7 +5,7 @@
     python datasets/import_masks.py --a farm --a-masks coco.json --cat1 sheep --b farm --b-masks coco.json --cat2 goat
     python datasets/import_masks.py --a circles --b squares --save_root datasets/circle2square --holdout 0.2
 
-Masks (--a-masks, --b-masks; --a-format, --b-format where it cannot be told from them) are one of
+Masks (--a-masks, --b-masks; --a-format, --b-format if it cannot be recognized) are one of
 
     masks     a folder of NAME_0.png, NAME_1.png, ...: one for each instance of picture NAME, white inside
     labels    a folder of NAME.png, label maps: each grey, palette index or colour other than 0 is an instance
@@ -14,7 +14,7 @@ Masks (--a-masks, --b-masks; --a-format, --b-format where it cannot be told from
 
 By default they are in the folder PICTURES_seg or, from LabelMe, beside the pictures.
 
-What is written is trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and on.
+The data set has trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and so on.
 PNG and JPEG files are copied as they are, others (WebP, BMP, GIF) become PNG; pictures without instances are left out.
 """
 
@@ -30,37 +30,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.errors import UserError, begin_script, printable, run_main
 
-begin_script()
+begin_script(__name__)
 
 from common.command_line import Parser
-from data.items import EXTENSIONS, mask_folder_of
+from data.items import EXTENSIONS, mask_folder_of, visible_files
 from datasets.arguments import add_holdout, add_limits, add_writing, check_holdout, default_root
 from datasets.new_folder import new_folder
 from datasets.two_domains import (
-    ALL,
+    NO_LIMITS,
     Limits,
     Made,
     Outcome,
     count_files,
     hold_out,
+    print_summary,
     refuse_empty,
     refuse_twins,
     remove_empty,
-    tell,
     write_domain,
 )
 from masks.formats import FORMATS
 from masks.mask_source import MaskSource
-from masks.sources import open_source
+from masks.sources import AmbiguousFormat, open_source
 
-# pictures that can be read, and become PNG
-OTHERS = (".webp", ".bmp", ".gif")
+CONVERTED = (".webp", ".bmp", ".gif")  # pictures that become PNG
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Where a domain comes from: a folder of `pictures`, their `masks` (None: where they are by default) in a `format`
-    of mask_sources, and the `category` to take (None: all)."""
+    """The origin of a domain: a folder of `pictures`, their `masks` (None: in the default place) in one of the
+    `FORMATS`, and the `category` to take (None: all)."""
 
     pictures: Path
     masks: Path | None = None
@@ -69,7 +68,7 @@ class Domain:
 
     @property
     def name(self) -> str:
-        """What the domain shows."""
+        """The name of what the domain shows: its category, or that of its folder."""
         return self.category or self.pictures.resolve().name
 
 
@@ -78,7 +77,7 @@ def generate(
     save_root: str | Path,
     holdout: float = 0.1,
     seed: int = 0,
-    limits: Limits = ALL,
+    limits: Limits = NO_LIMITS,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Made:
@@ -87,8 +86,11 @@ def generate(
     The share `holdout`, in [0, 1), of each domain's pictures goes to `test`; the same `seed` and names give the same
     split, and a name that is in both domains is held out in both or neither.
 
-    Raises UserError for missing, unreadable or unsuitable pictures or masks, unknown categories, a domain without
-    instances, or a `save_root` that may not be replaced. Single pictures that cannot be used are left out and named.
+    Single pictures that cannot be used are left out and named.
+
+    Raises:
+        UserError: for missing, unreadable or unsuitable pictures or masks, unknown categories, a domain without
+            instances, or a `save_root` that may not be replaced.
     """
     check_holdout(holdout)
     check_apart(domains, Path(save_root))
@@ -97,15 +99,16 @@ def generate(
         sources = open_sources(domains)
         for letter, source in sources.items():
             source.check(images[letter], domains[letter].category)
-            for told in filter(None, (source.left_out(), source.beyond(images[letter]))):
-                print(printable(f"{source.path}: {told}"))
+            for remark in (source.left_out(), source.beyond(images[letter])):
+                if remark:
+                    print(printable(f"{source.path}: {remark}"))
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
             outcomes[target.name] = write_domain(
                 images[letter], sources[letter], domain.category, target, limits, workers
             )
-        refuse_empty(outcomes, {letter: mend_of(source, letter) for letter, source in sources.items()})
+        refuse_empty(outcomes, {letter: advice_for(source, letter) for letter, source in sources.items()})
         if holdout > 0:
             hold_out(folder, holdout, seed)
             remove_empty(folder)
@@ -113,7 +116,7 @@ def generate(
 
 
 def check_apart(domains: Dict[str, Domain], save_root: Path) -> None:
-    """Raise UserError where the data set would take the place of what it is made from."""
+    """Raise UserError if the data set would replace the files that it is made from."""
     target = save_root.resolve()
     for domain in domains.values():
         for path in (domain.pictures, domain.masks or domain.pictures):
@@ -122,35 +125,34 @@ def check_apart(domains: Dict[str, Domain], save_root: Path) -> None:
 
 
 def find_images(folder: Path) -> List[Path]:
-    """The pictures of a folder, sorted. Raises UserError where there is none, or two would have the same masks."""
+    """The pictures of a folder, sorted. Raises UserError if there are none, or two would have the same masks."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; give one that has pictures in it")
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in visible if path.suffix.lower() in EXTENSIONS + OTHERS]
-    if not found:
-        raise UserError(f"no pictures ({', '.join(EXTENSIONS + OTHERS)}) in {folder}; give a folder that has some")
-    refuse_twins(found)
-    return found
+    extensions = EXTENSIONS + CONVERTED
+    images = [path for path in visible_files(folder) if path.suffix.lower() in extensions]
+    if not images:
+        raise UserError(f"no pictures ({', '.join(extensions)}) in {folder}; give a folder that has some")
+    refuse_twins(images)
+    return images
 
 
 def open_sources(domains: Dict[str, Domain]) -> Dict[str, MaskSource]:
-    """The masks of each domain; what both have in common is opened once."""
+    """Open the masks of each domain, those that both share only once."""
     opened: Dict[Tuple[Path, str], MaskSource] = {}
     sources = {}
     for letter, domain in domains.items():
-        key = (domain.masks or default_masks(domain.pictures, letter), domain.format)
-        if key not in opened:
+        path = domain.masks or default_masks(domain.pictures, letter)
+        if (path, domain.format) not in opened:
             try:
-                opened[key] = open_source(*key)
-            except UserError as error:
-                hint = f" (--{letter.lower()}-format)" if "give the format" in str(error) else ""
-                raise UserError(f"{error}{hint}") from None
-        sources[letter] = opened[key]
+                opened[path, domain.format] = open_source(path, domain.format)
+            except AmbiguousFormat as error:
+                raise UserError(f"{error} (--{letter.lower()}-format)") from None
+        sources[letter] = opened[path, domain.format]
     return sources
 
 
 def default_masks(folder: Path, letter: str) -> Path:
-    """Where the masks of a folder of pictures are if nobody says: PICTURES_seg, or LabelMe's files beside them."""
+    """The default place of the masks for a folder of pictures: PICTURES_seg, or LabelMe's files beside the pictures."""
     beside = mask_folder_of(folder)
     if beside.is_dir():
         return beside
@@ -159,26 +161,26 @@ def default_masks(folder: Path, letter: str) -> Path:
     raise UserError(f"no masks in {beside}, and no .json files in {folder}; give --{letter.lower()}-masks")
 
 
-def mend_of(source: MaskSource, letter: str) -> str:
-    """What to do where no picture has an instance."""
+def advice_for(source: MaskSource, letter: str) -> str:
+    """Advice for the case that no picture has an instance."""
     flag = letter.lower()
-    # some programs mark all that they export as run lengths
-    told = f" ({source.left_out()})" if source.left_out() else ""
-    named = "file_names" if source.format == "coco" else "names"
+    # some programs mark everything that they export as run lengths as crowds
+    left_out = f" ({source.left_out()})" if source.left_out() else ""
+    names = "file_names" if source.format == "coco" else "names"
     return (
-        f"{source.path} was read as {source.format}{told}: see that its {named} are those of the pictures, "
+        f"{source.path} was read as {source.format}{left_out}: see that its {names} are those of the pictures, "
         f"or give another --{flag}-masks or --{flag}-format"
     )
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; --save_root follows from the categories or folders if it is not given."""
+    """Read the command line; `save_root` is missing if it is not given."""
     parser = Parser(__doc__)
     add = parser.add_argument
     for letter, number in (("a", 1), ("b", 2)):
         add(f"--{letter}", required=True, metavar="PICTURES", help=f"folder of domain {letter.upper()}")
         add(f"--{letter}-masks", metavar="MASKS", help="its masks: a folder or file (default: as above)")
-        add(f"--{letter}-format", choices=FORMATS, default="auto", help="what its masks are, where auto cannot tell")
+        add(f"--{letter}-format", choices=FORMATS, default="auto", help="format of its masks, if auto cannot decide")
         add(f"--cat{number}", help=f"category that domain {letter.upper()} shows, of COCO or LabelMe (default: all)")
     add(
         "--save_root",
@@ -192,17 +194,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the data set, print what is in it and the command that comes next."""
+    """Make the data set, print its contents and the next command."""
     args = parse_arguments()
     domains = {
-        "A": Domain(Path(args.a), args.a_masks and Path(args.a_masks), args.a_format, args.cat1),
-        "B": Domain(Path(args.b), args.b_masks and Path(args.b_masks), args.b_format, args.cat2),
+        "A": Domain(Path(args.a), Path(args.a_masks) if args.a_masks else None, args.a_format, args.cat1),
+        "B": Domain(Path(args.b), Path(args.b_masks) if args.b_masks else None, args.b_format, args.cat2),
     }
     first, second = (domain.name for domain in domains.values())
     save_root = getattr(args, "save_root", default_root(first, second, ""))
     limits = Limits(args.min_area, args.max_instances)
     made = generate(domains, save_root, args.holdout, args.seed, limits, args.workers, args.overwrite)
-    tell(save_root, first, second, made)
+    print_summary(save_root, first, second, made)
 
 
 if __name__ == "__main__":

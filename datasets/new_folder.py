@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that is there whole or not at all.
+"""Make a folder that exists whole or not at all.
 
     with new_folder("datasets/circle2square", overwrite=False) as folder:
-        ...  # write into `folder`; it takes its final name when this block ends well
+        ...  # write into `folder`; it gets its final name when this block succeeds
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ PART_OF_A_DATA_SET = re.compile(r"\w+[AB](_seg)?(\.json)?")
 
 @contextmanager
 def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Build the data set folder `target` in a hidden sibling, `.NAME.part`, renamed only when the block ends well.
+    """Build the data set folder `target` in a hidden sibling, `.NAME.part`, and rename it when the block succeeds.
 
-    A block that raises, Ctrl-C included, leaves `target` as it was and no hidden sibling. A killed run leaves its
+    If the block raises, Ctrl-C included, `target` stays as it was and the sibling is removed. A killed run leaves its
     sibling, which the next run removes. With `overwrite` an old data set is replaced, once the new one is whole.
 
-    Yields the folder to write into, which is empty. Raises UserError if `target` is a file, or a folder with something
-    in it that may not be replaced, if another run is making it, or if the block or the renaming raises OSError.
+    Yields:
+        the folder to write into, which is empty.
+
+    Raises:
+        UserError: if `target` is a file, or holds something that may not be replaced, if another run is making it, or
+            if the block or the renaming raises OSError.
     """
     final = Path(target).resolve()
     part = _sibling(final, "part")
@@ -44,7 +48,7 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
     except OSError as error:
-        raise UserError(f"{target} was not made: {error}; mend that or choose another --save_root") from error
+        raise UserError(f"{target} was not made: {error}; fix that or choose another --save_root") from error
 
 
 def _sibling(final: Path, suffix: str) -> Path:
@@ -68,11 +72,11 @@ def _check_free(final: Path, target: str | Path, overwrite: bool) -> None:
     entries = sorted(entry.name for entry in final.iterdir()) if final.exists() else []
     if entries and not overwrite:
         raise UserError(f"{target} exists; replace it with --overwrite or choose another --save_root")
-    # --overwrite with a mistyped path must not cost anyone a folder of something else.
+    # --overwrite with a mistyped path must not delete a folder of something else
     for name in entries:
         if not PART_OF_A_DATA_SET.fullmatch(name):
             raise UserError(
-                f"{target} holds {name!r}, which is no part of a data set and --overwrite would delete; "
+                f"{target} holds {name!r}, which is not part of a data set and --overwrite would delete; "
                 "move it away or choose another --save_root"
             )
 
@@ -86,7 +90,7 @@ def _clear(folder: Path) -> None:
 
 
 def _put_in_place(part: Path, final: Path, target: str | Path, overwrite: bool) -> None:
-    _check_free(final, target, overwrite)  # again: it may have come into being while the new one was made
+    _check_free(final, target, overwrite)  # again: it may have been made in the meantime
     old = _sibling(final, "old")
     if final.exists():
         final.rename(old)

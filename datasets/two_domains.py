@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the data set generators have in common: writing pictures with masks, holding some out, telling what was done."""
+"""Common to the data set generators: write pictures with masks, hold some out, print a summary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -18,25 +18,25 @@ from data import pictures
 from data.items import EXTENSIONS, is_text
 from masks.mask_source import Instance, MaskSource
 
-TOLD = 5  # pictures that cannot be used, of each domain, that are named
+MOST_WARNINGS = 5  # pictures of each domain that are named when they cannot be used
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Which instances are kept: those of at least the share `min_area` of their picture, the `max_instances` largest
-    of each picture (None: all)."""
+    """The instances to keep: of each picture the `max_instances` largest (None: all) of those that cover at least the
+    share `min_area` of it."""
 
     min_area: float = 0.0
     max_instances: int | None = None
 
 
-ALL = Limits()
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a picture: `masks` of it were written (and it, if any), so many instances were too `small` or
-    `beyond` the largest; or the `problem` for which it cannot be used."""
+    """The result for one picture: the number of `masks` written (none: the picture neither), of instances left out as
+    too `small` or `beyond` the largest; or the `problem` for which the picture cannot be used."""
 
     name: str
     masks: int = 0
@@ -47,25 +47,34 @@ class Outcome:
 
 @dataclass
 class Made:
-    """A data set: how many files are in each of its folders, and what became of the pictures for "trainA" and so on."""
+    """A data set: the number of files in each of its folders, and the outcomes for "trainA" and so on."""
 
     counts: Dict[str, int]
     outcomes: Dict[str, List[Outcome]] = field(default_factory=dict)
 
     def left_out(self) -> List[str]:
-        """What was left out, a line for each domain from which something was."""
+        """Descriptions of what was left out, a line for each domain."""
         lines = []
         for domain in "AB":
-            all_ = [o for name, outcomes in self.outcomes.items() if name[-1] == domain for o in outcomes]
-            counts = (
-                (sum(not o.masks and not o.problem for o in all_), "picture", "without an instance that is kept"),
-                (sum(bool(o.problem) for o in all_), "picture", "that cannot be used"),
-                (sum(o.small for o in all_), "instance", "smaller than --min-area"),
-                (sum(o.beyond for o in all_), "instance", "beyond --max-instances"),
-            )
-            told = ", ".join(f"{count} {what}{'s' * (count > 1)} {why}" for count, what, why in counts if count)
-            lines += [f"left out of {domain}: {told}"] * bool(told)
+            outcomes = [o for folder, of_folder in self.outcomes.items() if folder[-1] == domain for o in of_folder]
+            number_bare = sum(not o.masks and not o.problem for o in outcomes)
+            parts = [
+                _count(number_bare, "picture without an instance that is kept"),
+                _count(sum(bool(o.problem) for o in outcomes), "picture that cannot be used"),
+                _count(sum(o.small for o in outcomes), "instance smaller than --min-area"),
+                _count(sum(o.beyond for o in outcomes), "instance beyond --max-instances"),
+            ]
+            if any(parts):
+                lines.append(f"left out of {domain}: {', '.join(filter(None, parts))}")
         return lines
+
+
+def _count(number: int, description: str) -> str:
+    """A number with its description, whose first word gets a plural; an empty string for 0."""
+    noun, _, rest = description.partition(" ")
+    if not number:
+        return ""
+    return f"1 {description}" if number == 1 else f"{number} {noun}s {rest}"
 
 
 def write_domain(
@@ -76,12 +85,13 @@ def write_domain(
     limits: Limits,
     workers: int | None = None,
 ) -> List[Outcome]:
-    """Write the `images` that show instances of `category` (None: of any) to the new folder `target`, the masks beside.
+    """Write the `images` that show instances of `category` (None: of any) to the new folder `target`, masks beside it.
 
     PNG and JPEG files are copied byte for byte, others become PNG. A picture that cannot be used, or whose masks
-    cannot, is left out and told of on standard error.
+    cannot, is left out with a warning on standard error.
 
-    Raises UserError where two pictures differ by their extension alone.
+    Raises:
+        UserError: if two pictures differ in their extension only.
     """
     refuse_twins(images)
     target.mkdir()
@@ -95,20 +105,21 @@ def write_domain(
 
     outcomes = in_parallel(write, images, target.name, workers)
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
-    for problem in problems[:TOLD]:
+    for problem in problems[:MOST_WARNINGS]:
         print(printable(f"warning: left out: {problem}"), file=sys.stderr)
-    if len(problems) > TOLD:
-        print(f"warning: ... and {len(problems) - TOLD} more are left out of {target.name}", file=sys.stderr)
+    if len(problems) > MOST_WARNINGS:
+        print(f"warning: ... and {len(problems) - MOST_WARNINGS} more are left out of {target.name}", file=sys.stderr)
     return outcomes
 
 
 def refuse_twins(images: Sequence[Path]) -> None:
-    """Raise UserError where two pictures differ by their extension alone, since masks are named without it."""
-    names: Dict[str, Path] = {}
+    """Raise UserError if two pictures differ in their extension only, since masks are named without it."""
+    by_stem: Dict[str, Path] = {}
     for path in images:
-        if names.setdefault(path.stem, path) != path:
-            mend = "rename one, or move it away if it is a mask"
-            raise UserError(f"{path} and {names[path.stem].name} share a name; their masks would too: {mend}")
+        first = by_stem.setdefault(path.stem, path)
+        if first != path:
+            fix = "rename one, or move it away if it is a mask"
+            raise UserError(f"{path} and {first.name} share a name; their masks would too: {fix}")
 
 
 def _masks_of(target: Path) -> Path:
@@ -118,10 +129,10 @@ def _masks_of(target: Path) -> Path:
 def _write_picture(image: Path, source: MaskSource, category: str | None, target: Path, limits: Limits) -> Outcome:
     if not is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
-    found = source.instances(image, pictures.size_of(image))
-    masks, small, beyond = encoded((i for i in found if category is None or i.category == category), limits)
+    instances = source.instances(image, pictures.size_of(image))
+    masks, small, beyond = encoded((i for i in instances if category is None or i.category == category), limits)
     if masks:
-        # decoded even where it is copied: one that is cut short is found here, and not in training
+        # decoded even if it is copied, to find one that is cut short here and not in training
         pictures.open_picture(image)
         if image.suffix.lower() in EXTENSIONS:
             (target / image.name).write_bytes(image.read_bytes())
@@ -133,10 +144,14 @@ def _write_picture(image: Path, source: MaskSource, category: str | None, target
 
 
 def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes], int, int]:
-    """The masks of a picture's instances that are kept, in their order, as PNG files; and how many are too small, and
-    beyond the largest. Only one mask is held as pixels at a time."""
+    """Encode the masks of a picture's instances that are kept, in their order, as PNG files.
+
+    Returns them, the number of instances that are too small, and of those beyond the largest. Holds only one mask as
+    pixels at a time.
+    """
     kept: List[Tuple[int, int, bytes]] = []
-    small = beyond = 0
+    small = 0
+    beyond = 0
     for number, instance in enumerate(instances):
         area = int(np.count_nonzero(instance.mask))
         if area < limits.min_area * instance.mask.size:
@@ -144,20 +159,20 @@ def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes],
             continue
         kept.append((area, -number, pictures.mask_png(instance.mask)))
         if limits.max_instances and len(kept) > limits.max_instances:
-            # of two that are equal, the later one goes
+            # of two equal ones, the later one goes
             kept.remove(min(kept))
             beyond += 1
     return [mask for _, _, mask in sorted(kept, key=lambda entry: -entry[1])], small, beyond
 
 
-def refuse_empty(outcomes: Dict[str, List[Outcome]], mends: Dict[str, str]) -> None:
-    """Raise UserError where nothing was written for a domain of `train`; `mends` has what to do, by domain."""
+def refuse_empty(outcomes: Dict[str, List[Outcome]], advice: Dict[str, str]) -> None:
+    """Raise UserError if nothing was written for a domain of `train`; `advice` says what to do, by domain."""
     for domain in "AB":
-        found = outcomes[f"train{domain}"]
-        if not any(outcome.masks for outcome in found):
-            problem = next((outcome.problem for outcome in found if outcome.problem), None)
-            why = f"none of its {len(found)} pictures shows an instance that is kept; {mends[domain]}"
-            raise UserError(f"there is nothing for train{domain}: {problem or why}")
+        of_domain = outcomes[f"train{domain}"]
+        if not any(outcome.masks for outcome in of_domain):
+            problem = next((outcome.problem for outcome in of_domain if outcome.problem), None)
+            cause = f"none of its {len(of_domain)} pictures shows an instance that is kept; {advice[domain]}"
+            raise UserError(f"there is nothing for train{domain}: {problem or cause}")
 
 
 def remove_empty(folder: Path) -> None:
@@ -176,51 +191,64 @@ def count_files(folder: Path) -> Dict[str, int]:
 def hold_out(folder: Path, holdout: float, seed: int) -> None:
     """Move the pictures that `choose_held_out` chooses, and their masks, from trainA and trainB to testA and testB."""
     trains = {domain: folder / f"train{domain}" for domain in "AB"}
-    names = [{path.stem for path in trains[domain].iterdir()} for domain in "AB"]
-    chosen = choose_held_out(*names, holdout, seed)
+    names_a, names_b = ({path.stem for path in train.iterdir()} for train in trains.values())
+    chosen = choose_held_out(names_a, names_b, holdout, seed)
     for domain, train in trains.items():
         test = folder / f"test{domain}"
-        for source, target in ((train, test), (_masks_of(train), _masks_of(test))):
-            target.mkdir()
-            for path in sorted(source.iterdir()):
-                name = path.stem if source is train else path.stem.rpartition("_")[0]
-                if name in chosen:
-                    path.rename(target / path.name)
+        _move(train, test, lambda path: path.stem in chosen)
+        _move(_masks_of(train), _masks_of(test), lambda path: path.stem.rpartition("_")[0] in chosen)
+
+
+def _move(source: Path, target: Path, is_chosen: Callable[[Path], bool]) -> None:
+    """Move the chosen files of a folder to the new folder `target`."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if is_chosen(path):
+            path.rename(target / path.name)
 
 
 def choose_held_out(names_a: Set[str], names_b: Set[str], holdout: float, seed: int) -> Set[str]:
-    """Choose the pictures kept away from training in both domains, from the names of those in A and those in B.
+    """Choose the pictures to keep away from training in both domains, from the names of those in A and those in B.
 
-    Each domain gives the rounded share `holdout` of its pictures, but at least one where it has two, and never its
-    last. Which ones depends on `seed` and their names alone, and not on which domain is called A.
+    Each domain gives the rounded share `holdout` of its pictures, but at least one if it has two, and never its last.
+    The choice depends on `seed` and the names alone, and not on which domain is called A.
     """
-    shared, only_a, only_b = names_a & names_b, names_a - names_b, names_b - names_a
-    from_a, from_b = share_of(len(names_a), holdout), share_of(len(names_b), holdout)
-    # Shared pictures count for both domains, so their number must leave each a rest it can fill with its own.
-    at_least = max(0, from_a - len(only_a), from_b - len(only_b))
-    at_most = min(len(shared), from_a, from_b)
-    from_shared = min(max(round(holdout * len(shared)), at_least), at_most)
-    chosen: Set[str] = set()
-    for names, count in ((shared, from_shared), (only_a, from_a - from_shared), (only_b, from_b - from_shared)):
-        chosen.update(sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:count])
-    return chosen
+    shared = names_a & names_b
+    only_a = names_a - names_b
+    only_b = names_b - names_a
+    number_a = share_of(len(names_a), holdout)
+    number_b = share_of(len(names_b), holdout)
+    # shared pictures count for both domains, so each must be able to fill the rest of its number by itself
+    at_least = max(0, number_a - len(only_a), number_b - len(only_b))
+    at_most = min(len(shared), number_a, number_b)
+    number_shared = min(max(round(holdout * len(shared)), at_least), at_most)
+    return {
+        *_first_by_hash(shared, number_shared, seed),
+        *_first_by_hash(only_a, number_a - number_shared, seed),
+        *_first_by_hash(only_b, number_b - number_shared, seed),
+    }
+
+
+def _first_by_hash(names: Set[str], count: int, seed: int) -> List[str]:
+    """The first `count` names in an order that depends on the seed."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:count]
 
 
 def share_of(total: int, holdout: float) -> int:
-    """Return how many of `total` pictures are held out: the rounded share, at least one of two, and never all."""
+    """The number of `total` pictures to hold out: the rounded share, at least one of two, and never all."""
     if holdout == 0 or total < 2:
         return 0
     return min(max(int(holdout * total + 0.5), 1), total - 1)
 
 
-def tell(save_root: str | Path, first: str, second: str, made: Made) -> None:
-    """Print what is in a data set, what was left out of it, and the command that comes next."""
+def print_summary(save_root: str | Path, first: str, second: str, made: Made) -> None:
+    """Print the contents of a data set, what was left out of it, and the next command."""
     print(f"{save_root}: A is {first}, B is {second}")
     for phase in ("train", "test", "val"):
         for domain in "AB":
-            if f"{phase}{domain}" in made.counts:
-                number, masks = made.counts[f"{phase}{domain}"], made.counts[f"{phase}{domain}_seg"]
-                print(f"  {phase}{domain:4} {number:5} pictures, {masks:5} masks")
+            folder = f"{phase}{domain}"
+            if folder in made.counts:
+                print(f"  {phase}{domain:4} {made.counts[folder]:5} pictures, {made.counts[f'{folder}_seg']:5} masks")
     for line in made.left_out():
         print(f"  {line}")
     print(f"next: python train.py --dataroot {shlex.quote(str(save_root))}")

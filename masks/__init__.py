@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instance masks, wherever they come from: files, annotations, boxes, a segmenter.
 
-It may import common, data, backend and weights."""
+May import common, data, backend and weights.
+"""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks of what annotation files hold: polygons, circles, run lengths, small PNGs in base64.
+"""Masks from the shapes in annotation files: polygons, circles, run lengths, small PNGs in base64.
 
-All of it may be damaged or meant to do harm; what cannot be drawn raises ValueError, which says what is wrong in a few
-words. Points are x to the right and y down, in pixels from the picture's top left corner: the pixel in row r and column
-c is the square from (c, r) to (c + 1, r + 1). Sizes are (height, width), masks (H, W) bool.
+The shapes may be damaged or meant to do harm. All functions raise ValueError, with a few words about the cause, for
+shapes that cannot be drawn.
+
+Points are x to the right and y down, in pixels from the picture's top left corner: the pixel in row r and column c is
+the square from (c, r) to (c + 1, r + 1). Sizes are (height, width), masks (H, W) bool.
 """
 
 from __future__ import annotations
@@ -11,52 +13,50 @@ from __future__ import annotations
 import base64
 import io
 from array import array
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 import numpy as np
 import pycocotools.mask
 from PIL import Image
 
-from data.pictures import MOST_PIXELS
+from data.pictures import MOST_PIXELS, Size
 
-Size = Tuple[int, int]
-
-# beyond any picture, and any number of its pixels, but far from where arithmetic loses digits
+# more than any picture has pixels, but small enough for exact arithmetic
 FARTHEST = 1e9
-# pixels along a polygon's edges inside its picture; pycocotools takes 80 bytes for each, and writes without a look
-# whether it got them
+# pixels along a polygon's edges inside its picture; pycocotools allocates 80 bytes for each, and does not check whether
+# it got them
 LONGEST = 1 << 22
 
 
 def numbers(values: Any) -> np.ndarray:
-    """A list of numbers as (N,) float64, none of them NaN or beyond any picture."""
+    """Convert a list of numbers to (N,) float64, all finite and within `FARTHEST` of 0."""
     try:
-        found = np.array(array("d", values))
+        converted = np.array(array("d", values))
     except (TypeError, ValueError, OverflowError):
         raise ValueError("it holds something else where numbers belong") from None
-    if not (np.abs(found) <= FARTHEST).all():
+    if not (np.abs(converted) <= FARTHEST).all():
         raise ValueError("it holds numbers that lie far outside of any picture")
-    return found
+    return converted
 
 
 def points(values: Any) -> np.ndarray:
-    """A list of [x, y] as (N, 2) float64."""
+    """Convert a list of [x, y] to (N, 2) float64."""
     if not isinstance(values, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in values):
-        raise ValueError("its points are no list of [x, y]")
+        raise ValueError("its points are not a list of [x, y]")
     return numbers([coordinate for pair in values for coordinate in pair]).reshape(-1, 2)
 
 
 def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels inside a polygon (N, 2), as COCO's own code draws it once what is out of the picture is cut off."""
+    """The pixels inside a polygon (N, 2), drawn by COCO's own code after clipping it to the picture."""
     mask = np.zeros(size, bool)
     corners = _clipped(corners, size)
     if len(corners) < 3:
         return mask
     if np.abs(corners - np.roll(corners, -1, axis=0)).max(axis=1).sum() > LONGEST:
-        raise ValueError("its outline is too long to be meant")
-    # pycocotools rounds to fifths of a pixel; done here, what it draws is the same in any window
+        raise ValueError("its outline is too long")
+    # pycocotools rounds to fifths of a pixel; rounded here already, a polygon is drawn the same in any window
     corners = np.floor(5 * corners + 0.5) / 5
-    # its own window, since most polygons are small and pictures may be large
+    # drawn in its window only, since most polygons are small and pictures may be large
     left, top = np.floor(corners.min(axis=0)).astype(int)
     right, bottom = np.ceil(corners.max(axis=0)).astype(int)
     if left < right and top < bottom:
@@ -67,22 +67,33 @@ def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _clipped(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The part of a polygon (N, 2) that is inside the picture (Sutherland and Hodgman: one border after the other)."""
+    """The part of a polygon (N, 2) inside the picture, clipped at one border after the other (Sutherland, Hodgman)."""
     height, width = size
-    for axis, border, side in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
-        following = np.roll(corners, -1, axis=0)
-        here, there = (side * (ends[:, axis] - border) for ends in (corners, following))
-        inside, crossing = here >= 0, (here >= 0) != (there >= 0)
-        share = np.divide(here, here - there, out=np.zeros_like(here), where=crossing)
-        met = corners + share[:, None] * (following - corners)
-        # each corner that is inside, then the point where the edge after it meets the border
-        corners = np.stack([corners, met], axis=1)[np.stack([inside, crossing], axis=1)]
-        corners[:, axis] = np.clip(corners[:, axis], *sorted((border, border + side * FARTHEST)))
-    return corners
+    corners = _clipped_at(corners, axis=0, border=0, side=1)
+    corners = _clipped_at(corners, axis=0, border=width, side=-1)
+    corners = _clipped_at(corners, axis=1, border=0, side=1)
+    return _clipped_at(corners, axis=1, border=height, side=-1)
+
+
+def _clipped_at(corners: np.ndarray, axis: int, border: int, side: int) -> np.ndarray:
+    """The part of a polygon (N, 2) above (`side` 1) or below (-1) the value `border` of one axis."""
+    following = np.roll(corners, -1, axis=0)
+    distance = side * (corners[:, axis] - border)
+    next_distance = side * (following[:, axis] - border)
+    is_inside = distance >= 0
+    crosses = is_inside != (next_distance >= 0)
+    share = np.divide(distance, distance - next_distance, out=np.zeros_like(distance), where=crosses)
+    crossing = corners + share[:, None] * (following - corners)
+    # each corner that is inside, then the point where the edge after it crosses the border
+    clipped = np.stack([corners, crossing], axis=1)[np.stack([is_inside, crosses], axis=1)]
+    # rounding may have put crossings just beyond the border
+    low, high = sorted((border, border + side * FARTHEST))
+    clipped[:, axis] = np.clip(clipped[:, axis], low, high)
+    return clipped
 
 
 def rectangle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels inside a rectangle, of which two opposite corners (2, 2) or all four (4, 2) are given."""
+    """The pixels inside a rectangle, given by two opposite corners (2, 2) or all four (4, 2)."""
     if len(corners) == 4:
         return polygon_mask(corners, size)
     if len(corners) != 2:
@@ -92,19 +103,21 @@ def rectangle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
 
 
 def circle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels whose middle is inside a circle; its centre and a point on it (2, 2) are given."""
+    """The pixels whose middle is inside a circle, given by its centre and a point on it (2, 2)."""
     if len(corners) != 2:
         raise ValueError("a circle has two points, its centre and one on it")
-    (x, y), radius = corners[0], np.hypot(*(corners[1] - corners[0]))
-    rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1])[None, :] + 0.5
-    # so that only the result is as large as the picture
+    x, y = corners[0]
+    radius = np.hypot(*(corners[1] - corners[0]))
+    rows = np.arange(size[0])[:, None] + 0.5
+    columns = np.arange(size[1])[None, :] + 0.5
+    # arranged so that only the result is as large as the picture
     return (columns - x) ** 2 <= radius**2 - (rows - y) ** 2
 
 
 def rle_mask(rle: Dict[str, Any], size: Size) -> np.ndarray:
-    """The mask that run lengths {"size": [height, width], "counts": list or text} stand for, column after column.
+    """Decode run lengths {"size": [height, width], "counts": list or text}, which go down one column after the other.
 
-    pycocotools is not asked: it believes the counts, and so reads and writes where it should not.
+    Not with pycocotools, which trusts the counts and reads and writes out of bounds if they are wrong.
     """
     if rle.get("size") != list(size):
         raise ValueError(f"its run lengths are for another size than {size[0]}x{size[1]} (height x width)")
@@ -118,10 +131,10 @@ def rle_mask(rle: Dict[str, Any], size: Size) -> np.ndarray:
 
 
 def _decompressed(text: str) -> np.ndarray:
-    """COCO's compressed counts as (N,) int64.
+    """Decode COCO's compressed counts: (N,) int64.
 
-    Each character holds 5 bits, lowest first, and a sixth that says that more follow; the sign is extended from the
-    last one's highest bit. From the fourth on, a number is the difference from the one before the one before it.
+    Each character holds 5 bits of a number, lowest first, and a sixth that is set if more follow; the sign is extended
+    from the last one's highest bit. From the fourth on, a number is the difference from the one two places before it.
     """
     codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 32) == 0)
@@ -140,7 +153,7 @@ def _decompressed(text: str) -> np.ndarray:
 
 
 def png_mask(text: Any, corners: np.ndarray, size: Size) -> np.ndarray:
-    """The mask in a PNG in base64, not 0 inside; `corners` (2, 2) are its first and last pixel in the picture."""
+    """Decode a mask from a PNG in base64, 0 outside; `corners` (2, 2) are its first and last pixel in the picture."""
     if not isinstance(text, str) or len(corners) != 2:
         raise ValueError("a mask has two points and a PNG in base64")
     (left, top), (right, bottom) = np.trunc(corners).astype(int)
@@ -152,13 +165,11 @@ def png_mask(text: Any, corners: np.ndarray, size: Size) -> np.ndarray:
         raise ValueError(f"its PNG cannot be read ({type(error).__name__})") from None
     if part is None or part.ndim != 2:
         raise ValueError("its PNG is not of the size that its points say, or has colours")
+    # the part may reach beyond the picture on all sides
     mask = np.zeros(size, bool)
-    rows, columns = slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0))
-    target = mask[rows, columns]
-    up, aside = max(-top, 0), max(-left, 0)
-    target[:] = part[up : up + target.shape[0], aside : aside + target.shape[1]]
+    target = mask[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+    height, width = target.shape
+    first_row = max(-top, 0)
+    first_column = max(-left, 0)
+    target[:] = part[first_row : first_row + height, first_column : first_column + width]
     return mask
-
-
-def _is_length(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= FARTHEST and value == int(value)

@@ -12,13 +12,14 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from common.errors import UserError
+from data.pictures import Size
 from masks import annotation_shapes
-from masks.annotation_shapes import Size, _is_length
-from masks.mask_source import Instance, MaskSource, _read_document
+from masks.annotation_files import as_key, is_length, read_document
+from masks.mask_source import Instance, MaskSource
 
 
 class _Picture(NamedTuple):
-    """What is kept of a picture in a COCO file; of any type."""
+    """The fields of a picture in a COCO file that are kept, unchecked."""
 
     id: Any
     file_name: Any
@@ -27,7 +28,7 @@ class _Picture(NamedTuple):
 
 
 class _Annotation(NamedTuple):
-    """What is kept of an annotation in a COCO file; of any type."""
+    """The fields of an annotation in a COCO file that are kept, unchecked."""
 
     id: Any
     image_id: Any
@@ -36,22 +37,27 @@ class _Annotation(NamedTuple):
     iscrowd: Any
 
 
-def _compact(entry: Dict[str, Any]) -> Any:
-    """What is kept of an object in a JSON file: of COCO's, which come by the million, a fifth of the memory."""
+def compact(entry: Dict[str, Any]) -> Any:
+    """Reduce an object in a JSON file to the fields that are needed, for `read_document`.
+
+    COCO has annotations by the million, and they take a fifth of the memory this way. Other objects stay as they are.
+    """
     if "image_id" in entry:
-        found = entry.get("segmentation")
-        if isinstance(found, list):
-            found = [_packed(polygon) for polygon in found]
-        return _Annotation(*map(entry.get, ("id", "image_id", "category_id")), found, entry.get("iscrowd"))
+        segmentation = entry.get("segmentation")
+        if isinstance(segmentation, list):
+            segmentation = [_packed(polygon) for polygon in segmentation]
+        return _Annotation(
+            entry.get("id"), entry["image_id"], entry.get("category_id"), segmentation, entry.get("iscrowd")
+        )
     if "file_name" in entry:
-        return _Picture(*map(entry.get, _Picture._fields))
+        return _Picture(entry.get("id"), entry["file_name"], entry.get("height"), entry.get("width"))
     if "counts" in entry:
         return {"size": entry.get("size"), "counts": _packed(entry["counts"])}
     return entry
 
 
 def _packed(values: Any) -> Any:
-    """A list of numbers as an array of doubles; anything else as it is, to be told of when it is needed."""
+    """A list of numbers as an array of doubles; anything else unchanged, to be reported when it is needed."""
     try:
         return array("d", values) if isinstance(values, list) else values
     except (TypeError, ValueError, OverflowError):
@@ -59,132 +65,149 @@ def _packed(values: Any) -> Any:
 
 
 class CocoFile(MaskSource):
-    """A COCO JSON file; `document` is what is in it, where that has been read already (as `open_source` does)."""
+    """A COCO JSON file; `document` is its content, if `open_source` has read it already with `compact`."""
 
     format = "coco"
 
     def __init__(self, path: Path, document: Any = None) -> None:
         super().__init__(path)
-        document = _read_document(path, _compact) if document is None else document
+        if document is None:
+            document = read_document(path, compact)
         if not isinstance(document, dict):
-            raise UserError(f"{path} is no COCO file; give one with images and annotations")
-        self._names = self._category_names(document)
+            raise UserError(f"{path} is not a COCO file; give one with images and annotations")
+        self._category_names = self._read_categories(document)
         self._pictures: Dict[str, List[_Picture]] = {}
         for picture in self._entries(document, "images", _Picture):
-            self._pictures.setdefault(_known_as(_base_name(str(picture.file_name))), []).append(picture)
+            self._pictures.setdefault(_comparable(_base_name(picture.file_name)), []).append(picture)
         self._annotations: Dict[Any, List[_Annotation]] = {}
-        annotations = self._entries(document, "annotations", _Annotation)
-        self._crowds = sum(bool(annotation.iscrowd) for annotation in annotations)
-        self._bare = sum(not annotation.segmentation and not annotation.iscrowd for annotation in annotations)
-        for annotation in annotations:
-            if annotation.segmentation and not annotation.iscrowd:
-                self._annotations.setdefault(_key(annotation.image_id), []).append(annotation)
+        self._number_crowds = 0
+        self._number_bare = 0
+        for annotation in self._entries(document, "annotations", _Annotation):
+            if annotation.iscrowd:
+                self._number_crowds += 1
+            elif not annotation.segmentation:
+                self._number_bare += 1
+            else:
+                self._annotations.setdefault(as_key(annotation.image_id), []).append(annotation)
+
+    def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
+        """The list `key` of a document, if all its entries are of this kind."""
+        entries = document.get(key)
+        if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
+            field = "a file_name" if kind is _Picture else "an image_id"
+            problem = f"its {key!r} are not a list of objects with {field}"
+            raise UserError(f"{self.path} is not a COCO file: {problem}; fix it")
+        return entries
+
+    def _read_categories(self, document: Dict[str, Any]) -> Dict[Any, str]:
+        """The categories' names by the keys of their ids."""
+        entries = document.get("categories", [])
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e and "name" in e for e in entries):
+            problem = "its 'categories' are not a list of objects with id and name"
+            raise UserError(f"{self.path} is not a COCO file: {problem}; fix it")
+        return {as_key(entry["id"]): str(entry["name"]) for entry in entries}
 
     def left_out(self) -> str:
         """As `MaskSource.left_out`."""
-        found = ((self._crowds, "crowds (iscrowd)"), (self._bare, "without a segmentation"))
-        told = " and ".join(f"{count} {what}" for count, what in found if count)
-        return f"annotations that are left out: {told}" if told else ""
+        parts = []
+        if self._number_crowds:
+            parts.append(f"{self._number_crowds} crowds (iscrowd)")
+        if self._number_bare:
+            parts.append(f"{self._number_bare} without a segmentation")
+        return f"annotations that are left out: {' and '.join(parts)}" if parts else ""
 
     def beyond(self, images: Sequence[Path]) -> str:
         """As `MaskSource.beyond`."""
-        missing = sorted(self._pictures.keys() - {_known_as(image.name) for image in images})
+        missing = sorted(self._pictures.keys() - {_comparable(image.name) for image in images})
         return f"{len(missing)} of its {len(self._pictures)} pictures are not there ({missing[0]})" if missing else ""
-
-    def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
-        entries = document.get(key)
-        if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
-            needed = "a file_name" if kind is _Picture else "an image_id"
-            raise UserError(f"{self.path} is no COCO file: its {key!r} are no list of objects with {needed}; mend it")
-        return entries
-
-    def _category_names(self, document: Dict[str, Any]) -> Dict[Any, str]:
-        entries = document.get("categories", [])
-        if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e and "name" in e for e in entries):
-            what = "its 'categories' are no list of objects with id and name"
-            raise UserError(f"{self.path} is no COCO file: {what}; mend it")
-        return {_key(entry["id"]): str(entry["name"]) for entry in entries}
 
     def categories(self) -> List[str]:
         """As `MaskSource.categories`."""
-        return sorted(set(self._names.values()))
+        return sorted(set(self._category_names.values()))
 
     def names_with(self, category: str) -> List[str]:
         """The file names, without folders, of the pictures that show a category, sorted."""
-        ids = {key for key, name in self._names.items() if name == category}
+        ids = {key for key, name in self._category_names.items() if name == category}
         return sorted(
             name
-            for name, entries in self._pictures.items()
-            if any(_key(a.category_id) in ids for p in entries for a in self._annotations.get(_key(p.id), ()))
+            for name, pictures in self._pictures.items()
+            if any(as_key(annotation.category_id) in ids for annotation in self._annotations_of(pictures))
         )
+
+    def _annotations_of(self, pictures: Sequence[_Picture]) -> Iterator[_Annotation]:
+        for picture in pictures:
+            yield from self._annotations.get(as_key(picture.id), ())
 
     def _read(self, image: Path, size: Size) -> Iterator[Instance]:
         picture = self._find(image)
         if picture is None:
             return
-        given = (picture.height, picture.width)
-        # some tools write none, or 480.0
-        own = tuple(full if n is None else int(n) if _is_length(n) else 0 for n, full in zip(given, size))
-        if not all(own):
-            raise UserError(f"{self.path} gives {image.name} no height and width that can be meant; mend them")
-        upright = self._fitting(own, size, image, self.path)
-        for annotation in self._annotations.get(_key(picture.id), ()):
+        stored_size = self._stored_size(picture, image, size)
+        upright = self._upright(stored_size, image, size, self.path)
+        for annotation in self._annotations_of([picture]):
             try:
-                category, mask = self._category(annotation), _segmented(annotation.segmentation, own)
+                category = self._category(annotation)
+                mask = _segmentation_mask(annotation.segmentation, stored_size)
             except ValueError as error:
                 where = f"{self.path}: annotation {annotation.id!r:.40} of {image.name} cannot be used"
-                raise UserError(f"{where}: {error}; mend it, or remove it") from None
+                raise UserError(f"{where}: {error}; fix it, or remove it") from None
             yield Instance(category, upright(mask))
 
     def _find(self, image: Path) -> _Picture | None:
         """The entry of a picture: the one of its name or, of several, the one whose folders are the picture's."""
-        entries = self._pictures.get(_known_as(image.name), [])
+        entries = self._pictures.get(_comparable(image.name), [])
         if len(entries) > 1:
             parts = image.absolute().parts
             entries = [e for e in entries if parts[-len(_parts(e.file_name)) :] == _parts(e.file_name)] or entries
         if len(entries) > 1:
             names = " and ".join(repr(str(entry.file_name)) for entry in entries[:2])
-            mend = "rename one of them, in it and on the disk"
-            raise UserError(f"{self.path} has several pictures {image.name} ({names}); {mend}")
+            fix = "rename one of them, in it and on the disk"
+            raise UserError(f"{self.path} has several pictures {image.name} ({names}); {fix}")
         return entries[0] if entries else None
 
+    def _stored_size(self, picture: _Picture, image: Path, size: Size) -> Size:
+        """The (height, width) of a picture that the file states; some tools leave it out, and it is `size` then."""
+        height = size[0] if picture.height is None else picture.height
+        width = size[1] if picture.width is None else picture.width
+        if not (is_length(height) and is_length(width)):
+            raise UserError(f"{self.path} has no valid height and width of {image.name}; fix them")
+        return int(height), int(width)
+
     def _category(self, annotation: _Annotation) -> str:
-        if not self._names:
+        if not self._category_names:
             return ""
-        if _key(annotation.category_id) not in self._names:
+        key = as_key(annotation.category_id)
+        if key not in self._category_names:
             raise ValueError(f"its category {annotation.category_id!r:.40} is not among the file's")
-        return self._names[_key(annotation.category_id)]
+        return self._category_names[key]
 
 
-def _segmented(segmentation: Any, size: Size) -> np.ndarray:
+def _segmentation_mask(segmentation: Any, size: Size) -> np.ndarray:
     """The mask of a COCO annotation: all its polygons, or run lengths."""
     if isinstance(segmentation, dict):
         return annotation_shapes.rle_mask(segmentation, size)
     if not isinstance(segmentation, list):
         raise ValueError("it is neither polygons nor run lengths")
-    mask = np.zeros(size, bool)
     # some tools write one polygon without the list around it
-    for polygon in segmentation if not isinstance(segmentation[0], (int, float)) else [segmentation]:
-        flat = annotation_shapes.numbers(polygon)
-        if len(flat) % 2:
+    polygons = [segmentation] if isinstance(segmentation[0], (int, float)) else segmentation
+    mask = np.zeros(size, bool)
+    for polygon in polygons:
+        coordinates = annotation_shapes.numbers(polygon)
+        if len(coordinates) % 2:
             raise ValueError("a polygon has an x without y")
-        mask |= annotation_shapes.polygon_mask(flat.reshape(-1, 2), size)
+        mask |= annotation_shapes.polygon_mask(coordinates.reshape(-1, 2), size)
     return mask
 
 
-def _key(identifier: Any) -> Any:
-    """An id as what a dictionary takes; whatever else it is does not matter."""
-    return identifier if isinstance(identifier, (int, float, str)) else repr(identifier)
+def _base_name(file_name: Any) -> str:
+    return (_parts(file_name) or ("",))[-1]
 
 
 def _parts(file_name: Any) -> Tuple[str, ...]:
+    """The folders and the name in a file_name, which may be one of Windows."""
     return tuple(part for part in re.split(r"[\\/]", str(file_name)) if part not in ("", "."))
 
 
-def _known_as(name: str) -> str:
-    """A file's name as it is compared: letters with accents can be written in two ways, and macOS takes another one."""
+def _comparable(name: str) -> str:
+    """A file's name in one form: letters with accents have two, and macOS stores another one than most programs."""
     return unicodedata.normalize("NFC", name)
-
-
-def _base_name(file_name: str) -> str:
-    return (_parts(file_name) or ("",))[-1]

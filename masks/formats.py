@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms that instance masks come in."""
+"""The names of the formats of instance masks. Imports nothing, since args.py needs it for `--help`."""
 
 from __future__ import annotations
 

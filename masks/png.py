@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Iterator
 
 import numpy as np
+from PIL import Image
 
 from common.errors import UserError
 from data import pictures
-from data.items import list_files
-from masks.annotation_shapes import Size
-from masks.mask_source import Instance, MaskSource, _by_stem
+from data.items import files_by_stem, list_files
+from data.pictures import Size
+from masks.mask_source import Instance, MaskSource
 
-# no picture shows so many instances; a photo, or a label map that was saved as JPEG, has so many colours
+# no picture shows more instances; a photo, or a label map that was saved as JPEG, has more colours
 MOST_LABELS = 5000
 STRIP = 256  # rows
-VOID, VOID_COLOUR = 255, [224, 224, 192]  # Pascal VOC, and what LabelMe makes for it: "no label", by index and colour
+# "no label" in Pascal VOC's palettes, and in those that LabelMe exports: its index and its colour
+VOID = 255
+VOID_COLOUR = [224, 224, 192]
 
 
 class MaskFolder(MaskSource):
@@ -34,10 +37,10 @@ class MaskFolder(MaskSource):
             for path in paths:
                 mask = pictures.read_mask(path)
                 if mask.shape != size and pictures.same_proportions(mask.shape, size):
-                    # as where a data set is read
+                    # resized as in a data set
                     yield Instance("", pictures.read_mask(path, size))
                 else:
-                    yield Instance("", self._fitting(mask.shape, size, image, path)(mask))
+                    yield Instance("", self._upright(mask.shape, image, size, path)(mask))
 
 
 class LabelMaps(MaskSource):
@@ -47,27 +50,28 @@ class LabelMaps(MaskSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._maps = _by_stem(path, ".png") if path.is_dir() else {}
+        self._maps = files_by_stem(path, ".png") if path.is_dir() else {}
 
     def _read(self, image: Path, size: Size) -> Iterator[Instance]:
         path = self._maps.get(image.stem) if self.path.is_dir() else self.path
         if path is None:
             return
         labels = read_labels(path)
-        if _is_soft(labels):
-            mend = "call it NAME_0.png, as one instance's mask"
-            raise UserError(f"{path} is a mask with soft edges, and no label map; {mend}")
-        upright = self._fitting(labels.shape, size, image, path)
+        if _is_soft_mask(labels):
+            fix = "call it NAME_0.png, as one instance's mask"
+            raise UserError(f"{path} is a mask with soft edges, and no label map; {fix}")
+        upright = self._upright(labels.shape, image, size, path)
+        # in strips, since np.unique sorts a copy
         values = {int(v) for top in range(0, len(labels), STRIP) for v in np.unique(labels[top : top + STRIP])}
         if len(values) > MOST_LABELS:
-            mend = "give a map with one value for each instance, never saved as JPEG"
-            raise UserError(f"{path} has {len(values)} values, too many for a label map; {mend}")
+            fix = "give a map with one value for each instance, never saved as JPEG"
+            raise UserError(f"{path} has {len(values)} values, too many for a label map; {fix}")
         for value in sorted(values - {0}):
             yield Instance("", upright(labels == value))
 
 
-def _is_soft(labels: np.ndarray) -> bool:
-    """Whether a label map is a mask with grey edges: nearly all is black or white, and the rest of many greys."""
+def _is_soft_mask(labels: np.ndarray) -> bool:
+    """Return whether a label map is a mask with grey edges: nearly all black or white, and many greys in the rest."""
     if labels.dtype != np.uint8:
         return False
     counts = np.bincount(labels.ravel(), minlength=256)
@@ -75,29 +79,40 @@ def _is_soft(labels: np.ndarray) -> bool:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label map as it is stored: (H, W), upright, unsigned or signed integers, 0 where no label is.
+    """Read the stored values of a label map: (H, W), upright, unsigned or signed integers, 0 for no label.
 
-    Greys are taken as they are, palettes by index (VOC's index for "no label" becomes 0), colours as 0xRRGGBB; what is
-    wholly transparent is 0.
+    Greys are taken as they are, palettes by index (VOC's index for "no label" becomes 0), colours as 0xRRGGBB; wholly
+    transparent pixels are 0.
 
     Raises:
-        UserError: where the file is no picture, or has colours of 16 bits, of which only 8 can be read.
+        UserError: if the file is not a picture, or has colours of 16 bits, of which only 8 can be read.
     """
     header, image = pictures.open_with_header(path)
     if image.mode == "F" or header.deep and not image.mode.startswith("I"):
         raise UserError(f"{path} has colours of 16 bits, of which only 8 can be read; save it in grey or 8-bit colours")
-    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
-        labels = np.array(image, np.uint8) if image.mode in "1LP" else np.asarray(image)
-        if image.mode == "P" and (image.getpalette() or [])[3 * VOID : 3 * VOID + 3] == VOID_COLOUR:
-            labels[labels == VOID] = 0
-        return labels
-    if image.mode not in ("RGB", "RGBA", "LA"):
-        raise UserError(f"{path} is of Pillow's mode {image.mode}, which is no label map; save it in grey or colours")
-    channels = np.asarray(image)
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode in ("1", "L", "P"):
+        return _grey_or_palette_labels(image)
     if image.mode == "LA":
+        channels = np.asarray(image)
         return channels[..., 0] * (channels[..., 1] > 0)
+    if image.mode in ("RGB", "RGBA"):
+        return _colour_labels(np.asarray(image))
+    raise UserError(f"{path} is of Pillow's mode {image.mode}, which no label map has; save it in grey or colours")
+
+
+def _grey_or_palette_labels(image: Image.Image) -> np.ndarray:
+    labels = np.array(image, np.uint8)
+    if image.mode == "P" and (image.getpalette() or [])[3 * VOID : 3 * VOID + 3] == VOID_COLOUR:
+        labels[labels == VOID] = 0
+    return labels
+
+
+def _colour_labels(channels: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3), or with alpha (H, W, 4), as 0xRRGGBB: (H, W)."""
     labels = np.zeros(channels.shape[:2], np.uint32)
     for channel in range(3):
         labels <<= np.uint32(8)
         labels |= channels[..., channel]
-    return labels * (channels[..., 3] > 0) if image.mode == "RGBA" else labels
+    return labels * (channels[..., 3] > 0) if channels.shape[2] == 4 else labels

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small U-Net that finds the instances of both domains in pictures that have no masks.
 
-`load` reads what `segment.py train` wrote; `Segmenter.instances` gives the masks of one picture.
+`load` reads a model of `segment.py train`; `Segmenter.instances` returns the masks of one picture.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from backend.layers import Tensor, convolution, plain
 from common.errors import UserError
 from common.json_file import read_json
 from data import pictures
+from data.instances import bounding_box
+from data.pictures import Size
 from weights import model_file
 
 NETWORK = "segmenter"  # the scope of its parameters
 DOMAINS = "AB"
 CHANNELS = (16, 32, 48, 64, 96, 96)  # of each resolution; each has half the sides of the one before
 LARGEST_SIDE = 1024
-SPECK = 0.02  # parts of less than this share of the largest one are no instances
-
-Size = Tuple[int, int]
+SPECK = 0.02  # parts of less than this share of the largest one are not instances
 
 
-class Settings(NamedTuple):
-    """What it takes to use a network, beside its parameters.
+class SegmenterSettings(NamedTuple):
+    """The settings of a network that are saved with its parameters.
 
-    `size` is the (height, width) that pictures are resized to; `single` says for domain A and B whether a picture has
-    one instance at most, so that all its parts are one.
+    `size` is the (height, width) to which pictures are resized; `single` states for domains A and B whether a picture
+    has at most one instance, so that all parts belong to it.
     """
 
     size: Size
@@ -44,26 +44,27 @@ class Settings(NamedTuple):
 
 
 class Segmenter:
-    """Finds the instances of domain "A" and of domain "B"; its parameters are those in NNabla's current scope.
+    """Finds the instances of domain "A" and of domain "B".
 
-    They are created where they do not exist, with weights from `seed`.
+    Its parameters are those in NNabla's current scope; missing ones are created, with weights from `seed`.
     """
 
-    def __init__(self, settings: Settings, channels: Sequence[int] = CHANNELS, seed: int = 0) -> None:
-        self.settings, self._channels = settings, tuple(channels)
-        _create(self._channels, np.random.RandomState(seed))
-        # a picture and its mirror image
+    def __init__(self, settings: SegmenterSettings, channels: Sequence[int] = CHANNELS, seed: int = 0) -> None:
+        self.settings = settings
+        self._channels = tuple(channels)
+        _create_parameters(self._channels, np.random.RandomState(seed))
+        # a batch of two: a picture and its mirror image
         self._x, logits = self.graph(2)
         self._probability = F.sigmoid(logits)
         self._probability.persistent = True
 
     def graph(self, batch: int) -> Tuple[nn.Variable, nn.Variable]:
-        """A new input (batch, 3, H, W) in [-1, 1], and how sure the network is of A and B: logits (batch, 2, H, W)."""
+        """A new input (batch, 3, H, W) in [-1, 1], and the network's logits of A and B for it: (batch, 2, H, W)."""
         x = nn.Variable((batch, 3, *self.settings.size))
         return x, _network(x, self._channels)
 
     def probability(self, picture: np.ndarray) -> np.ndarray:
-        """How likely each pixel of a picture (H, W, 3) uint8 is of A and of B: (2, height, width) of the network."""
+        """The probabilities (2, h, w) of A and B in a picture (H, W, 3) uint8, where (h, w) is the network's size."""
         x = pictures.to_network(np.asarray(pictures.resized(Image.fromarray(picture), self.settings.size)))
         self._x.d = np.stack([x, x[..., ::-1]])
         self._probability.forward(clear_buffer=True)
@@ -71,23 +72,23 @@ class Segmenter:
         return (straight + mirrored[..., ::-1]) / 2
 
     def instances(self, picture: np.ndarray, domain: str) -> Iterator[np.ndarray]:
-        """The masks (H, W) bool of a picture's (H, W, 3) uint8 instances of `domain` ("A" or "B"), the largest first.
+        """The masks (H, W) bool of the instances of `domain` ("A" or "B") in a picture (H, W, 3) uint8, largest first.
 
         None of them is empty, and no two share a pixel. They are made one at a time, since those of large pictures are
         large.
         """
         index = DOMAINS.index(domain)
-        likely = self.probability(picture)[index]
-        labels, count = label_instances(likely > 0.5, self.settings.single[index])
+        probability = self.probability(picture)[index]
+        labels, count = label_instances(probability > 0.5, self.settings.single[index])
         for label in range(1, count + 1):
-            # what is of other instances or specks is not to reach into this one
-            own = np.where((labels == label) | (likely <= 0.5), likely, 0)
-            mask = _enlarged(own, labels == label, picture.shape[:2])
+            # without other instances and specks, which enlarging would blend into this one
+            alone = np.where((labels == label) | (probability <= 0.5), probability, 0)
+            mask = _enlarged_mask(alone, labels == label, picture.shape[:2])
             if mask.any():
                 yield mask
 
     def save(self, path: str | Path, measured: Dict[str, Any]) -> None:
-        """Write the model to `path` (.h5), and its settings with what was `measured` to the .json beside it."""
+        """Write the model to `path` (.h5), and its settings with those `measured` values to the .json beside it."""
         with nn.parameter_scope(NETWORK):
             values = {f"{NETWORK}/{name}": variable.d for name, variable in nn.get_parameters().items()}
         config = {"kind": NETWORK, **self.settings._asdict(), **measured}
@@ -95,18 +96,18 @@ class Segmenter:
 
 
 def load(path: str | Path) -> Segmenter:
-    """Read a model that `segment.py train` wrote.
+    """Read a model of `segment.py train`.
 
     Raises:
-        UserError: where one of its two files is missing, damaged or of another kind.
+        UserError: if one of its two files is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no segmenter {path}; train one: python segment.py train --output {path}")
     values = model_file.read_parameters(path)
-    channels = _shown_channels(values)
+    channels = _channels_of(values)
     if not channels:
-        raise UserError(f"{path} is no segmenter; give a file that segment.py wrote")
+        raise UserError(f"{path} is not a segmenter; give a file that segment.py wrote")
     settings = _read_settings(path.with_suffix(".json"), 2 ** (len(channels) - 1))
     segmenter = Segmenter(settings, channels)
     model_file.set_parameters(values, [NETWORK], path)
@@ -114,96 +115,112 @@ def load(path: str | Path) -> Segmenter:
 
 
 def label_instances(inside: np.ndarray, single: bool) -> Tuple[np.ndarray, int]:
-    """Number the instances in (H, W) bool from 1, the largest, up: labels (H, W), 0 outside, and how many there are.
+    """Number the instances in (H, W) bool from 1, the largest, up: labels (H, W), 0 outside, and their number.
 
-    Instances are what hangs together (corners do not), or where `single` all of it; specks are left out.
+    Instances are connected parts (corners do not connect), or if `single` all parts together; specks are left out.
     """
     labels, count = ndimage.label(inside)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     kept = [i for i in np.argsort(-areas, kind="stable") if areas[i] >= SPECK * areas.max()]
-    new = np.zeros(count + 1, int)
-    new[np.array(kept, int) + 1] = 1 if single else np.arange(1, len(kept) + 1)
-    return new[labels], int(new.max())
+    new_label = np.zeros(count + 1, int)
+    new_label[np.array(kept, int) + 1] = 1 if single else np.arange(1, len(kept) + 1)
+    return new_label[labels], int(new_label.max())
 
 
-def _enlarged(likely: np.ndarray, inside: np.ndarray, size: Size) -> np.ndarray:
-    """Where `likely` (h, w), enlarged to `size`, is above one half, around `inside` (h, w) only: (H, W) bool."""
+def _enlarged_mask(probability: np.ndarray, inside: np.ndarray, size: Size) -> np.ndarray:
+    """Enlarge `probability` (h, w) to `size` around `inside` (h, w), which is not empty, and threshold it at one half.
+
+    Returns (H, W) bool.
+    """
     mask = np.zeros(size, bool)
-    (window,) = ndimage.find_objects(inside.astype(np.uint8))
-    ratios = [full / own for full, own in zip(size, inside.shape)]
+    rows, columns = bounding_box(inside)
+    y_scale = size[0] / inside.shape[0]
+    x_scale = size[1] / inside.shape[1]
     # half a pixel more on each side: up to there the enlarged values can be above one half
-    spans = [
-        (max(0, int((s.start - 0.5) * ratio)), min(full, int(np.ceil((s.stop + 0.5) * ratio))))
-        for s, ratio, full in zip(window, ratios, size)
-    ]
-    (top, bottom), (left, right) = spans
-    box = (left / ratios[1], top / ratios[0], right / ratios[1], bottom / ratios[0])
-    part = Image.fromarray(likely.astype(np.float32)).resize((right - left, bottom - top), Image.BILINEAR, box)
-    mask[top:bottom, left:right] = np.asarray(part) > 0.5
+    top = max(0, int((rows.start - 0.5) * y_scale))
+    bottom = min(size[0], int(np.ceil((rows.stop + 0.5) * y_scale)))
+    left = max(0, int((columns.start - 0.5) * x_scale))
+    right = min(size[1], int(np.ceil((columns.stop + 0.5) * x_scale)))
+    source = (left / x_scale, top / y_scale, right / x_scale, bottom / y_scale)
+    image = Image.fromarray(probability.astype(np.float32))
+    mask[top:bottom, left:right] = np.asarray(image.resize((right - left, bottom - top), Image.BILINEAR, source)) > 0.5
     return mask
 
 
 def _network(x: nn.Variable, channels: Sequence[int]) -> nn.Variable:
-    """Down to the coarsest resolution and up again, with the finer features added on the way: logits (N, 2, H, W).
+    """A U-Net: down to the coarsest resolution and up again, adding the finer features: logits (N, 2, H, W).
 
-    Pictures of a kind are often arranged alike, so the network is told where in the picture it is, too.
+    Similar pictures often have the same layout, so the network also gets the position of each pixel.
     """
-
-    def layer(name: str, x: Tensor, **how: Any) -> Tensor:
-        with nn.parameter_scope(f"{NETWORK}/{name}"):
-            w, b = (nn.parameter.get_parameter(p) for p in "Wb")
-        with precision.in_float():
-            return convolution(x, w, b, pad=1, **how)
-
-    where = nn.Variable.from_numpy_array(_position(x.shape))
-    where.persistent = True
-    usual = {"normalize": True, "activation": "relu"}
-    # normalization would take a picture's colour and brightness away
-    features = [layer("first", F.concatenate(x, where, axis=1), activation="relu")]
+    position = nn.Variable.from_numpy_array(_position(x.shape))
+    position.persistent = True
+    # not normalized, which would remove a picture's colour and brightness
+    features = [_layer("first", F.concatenate(x, position, axis=1), normalize=False)]
     for i in range(1, len(channels)):
-        down = layer(f"down{i}", features[-1], stride=2, **usual)
-        features.append(layer(f"conv{i}", down, **usual))
+        down = _layer(f"down{i}", features[-1], stride=2)
+        features.append(_layer(f"conv{i}", down))
     h = features.pop()
     for i in reversed(range(1, len(channels))):
-        up = layer(f"up{i}", h, stride=2, transposed=True, normalize=True, skip=features.pop())
-        h = layer(f"merge{i}", up, **usual)
-    return plain(layer("last", h))
+        up = _layer(f"up{i}", h, stride=2, transposed=True, activation="", skip=features.pop())
+        h = _layer(f"merge{i}", up)
+    return plain(_layer("last", h, normalize=False, activation=""))
+
+
+def _layer(
+    name: str,
+    x: Tensor,
+    stride: int = 1,
+    transposed: bool = False,
+    normalize: bool = True,
+    activation: str = "relu",
+    skip: Tensor | None = None,
+) -> Tensor:
+    """A convolution with the parameters of the layer `name`, computed in float; other arguments as of `convolution`."""
+    with nn.parameter_scope(f"{NETWORK}/{name}"):
+        w = nn.parameter.get_parameter("W")
+        b = nn.parameter.get_parameter("b")
+    with precision.in_float():
+        return convolution(
+            x, w, b, pad=1, stride=stride, transposed=transposed, normalize=normalize, activation=activation, skip=skip
+        )
 
 
 def _position(shape: Sequence[int]) -> np.ndarray:
     """Row and column of each pixel of pictures (N, 3, H, W), from -1 to 1: (N, 2, H, W)."""
     batch, _, height, width = shape
-    lines = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    return np.broadcast_to(lines, (batch, 2, height, width)).astype(np.float32)
+    rows_and_columns = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    return np.broadcast_to(rows_and_columns, (batch, 2, height, width)).astype(np.float32)
 
 
-def _layers(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
-    """The layers, with the channels that each gives and takes."""
+def _layer_channels(channels: Sequence[int]) -> Dict[str, Tuple[int, int]]:
+    """The layers by name, with their output and input channels; the first one's input is a picture and positions."""
     layers = {"first": (channels[0], 5), "last": (len(DOMAINS), channels[0])}
     for i, (fine, coarse) in enumerate(zip(channels, channels[1:]), 1):
-        layers.update({f"down{i}": (coarse, fine), f"conv{i}": (coarse, coarse)})
-        layers.update({f"up{i}": (fine, coarse), f"merge{i}": (fine, fine)})
+        layers[f"down{i}"] = (coarse, fine)
+        layers[f"conv{i}"] = (coarse, coarse)
+        layers[f"up{i}"] = (fine, coarse)
+        layers[f"merge{i}"] = (fine, fine)
     return layers
 
 
-def _shapes(name: str, outputs: int, inputs: int) -> Dict[str, Tuple[int, ...]]:
+def _parameter_shapes(name: str, outputs: int, inputs: int) -> Dict[str, Tuple[int, ...]]:
     """The shapes of a layer's parameters; a transposed convolution's weights have its inputs first."""
     sides = (inputs, outputs) if name.startswith("up") else (outputs, inputs)
     return {"W": (*sides, 3, 3), "b": (outputs,)}
 
 
-def _create(channels: Sequence[int], rng: np.random.RandomState) -> None:
-    for name, (outputs, inputs) in _layers(channels).items():
+def _create_parameters(channels: Sequence[int], rng: np.random.RandomState) -> None:
+    for name, (outputs, inputs) in _layer_channels(channels).items():
         initial = {"W": NormalInitializer((2 / (inputs * 9)) ** 0.5, rng), "b": ConstantInitializer(0)}
         with nn.parameter_scope(f"{NETWORK}/{name}"):
-            for parameter, shape in _shapes(name, outputs, inputs).items():
+            for parameter, shape in _parameter_shapes(name, outputs, inputs).items():
                 nn.parameter.get_parameter_or_create(parameter, shape, initial[parameter])
 
 
-def _shown_channels(values: Dict[str, np.ndarray]) -> List[int]:
-    """The channels of the network whose parameters these are; empty where they are those of no segmenter.
+def _channels_of(values: Dict[str, np.ndarray]) -> List[int]:
+    """The channels of the network with these parameters; empty if they are not those of a segmenter.
 
-    All are looked at, so that creating such a network takes memory in proportion to them.
+    All shapes are checked, so that a network of these channels takes no more memory than the file's values.
     """
     names = [f"{NETWORK}/first/b", *(f"{NETWORK}/down{i}/b" for i in range(1, 10))]
     channels = [values[name].size for name in names if name in values]
@@ -211,23 +228,25 @@ def _shown_channels(values: Dict[str, np.ndarray]) -> List[int]:
         return []
     expected = {
         f"{NETWORK}/{name}/{parameter}": shape
-        for name, sides in _layers(channels).items()
-        for parameter, shape in _shapes(name, *sides).items()
+        for name, (outputs, inputs) in _layer_channels(channels).items()
+        for parameter, shape in _parameter_shapes(name, outputs, inputs).items()
     }
     return channels if {name: value.shape for name, value in values.items()} == expected else []
 
 
-def _read_settings(path: Path, multiple: int) -> Settings:
+def _read_settings(path: Path, multiple: int) -> SegmenterSettings:
+    """Read the settings of a network whose sides are a multiple of `multiple`."""
     try:
         config = read_json(path)
-        size, single = config["size"], config["single"]
+        size = config["size"]
+        single = config["single"]
         if config["kind"] != NETWORK or len(size) != 2 or len(single) != 2:
             raise ValueError("it is that of another model")
         if not all(type(side) is int and side % multiple == 0 and 0 < side <= LARGEST_SIDE for side in size):
             raise ValueError(f"its size is {size!r:.40}, which no such network has")
         if not all(type(value) is bool for value in single):
             raise ValueError("its 'single' is not two truth values")
-        return Settings(tuple(size), tuple(single))
+        return SegmenterSettings(tuple(size), tuple(single))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{path}, which belongs to a segmenter, cannot be used: {what}") from None
+        problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}, which belongs to a segmenter, cannot be used: {problem}") from None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -15,261 +14,213 @@ from common.errors import UserError, printable
 from data import instances, pictures
 from data.items import Item, find_items
 from metrics import classifier, inception, report, scores, shape_truth
-from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation, Measured
-from translation.drawing import colour_masks
+from metrics.cases import OF_MASKS, Case, Judge, measure_case
+from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from translation.translator import Translator
-from weights import model_file
 
-OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
-MOST_TRAINING_PICTURES = 1000  # of each domain that the classifier, and FID, see
-Size = Tuple[int, int]
+MOST_TRAINING_PICTURES = 1000  # of each domain, for the classifiers and FID
 
 
 @dataclass(frozen=True)
-class Case:
-    """A picture x (H, W, 3) uint8 with the masks a (N, H, W) bool of its instances, and what became of them: y, b.
+class EvaluationSettings:
+    """The data to evaluate on, at `size` (height, width), and which instances are translated, in which order."""
 
-    `spared` (M, H, W) are masks that were left alone; `truth` are the instances of a, where known (`shape_truth`), in
-    a picture of `own_size` (height, width).
-    """
-
-    name: str
-    x: np.ndarray
-    a: np.ndarray
-    y: np.ndarray
-    b: np.ndarray
-    spared: np.ndarray
-    truth: Optional[List[shape_truth.Instance]]
-    own_size: Size
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Looks at pictures with an eye to a domain, "A" or "B": its classifiers, and what instances should be."""
-
-    domain: str
-    of_pictures: classifier.Classifier
-    of_instances: classifier.Classifier
-    target: Optional[shape_truth.Target]
-
-    @property
-    def ranked_by(self) -> str:
-        """What `look` ranks cases by, in words."""
-        if self.target is not None:
-            return "IoU of what is painted with the ideal shape"
-        return "how sure the classifier is of the instances"
-
-    def look(self, case: Case) -> Tuple[Measured, Optional[float]]:
-        """Metrics of y and b by themselves, and the number to rank the case by; None where it cannot be told."""
-        # where an instance vanished, its old place is looked at
-        places = [new if new.any() else old for old, new in zip(case.a, case.b)]
-        instances = self._sure(self.of_instances, [classifier.instance_crop(case.y, place) for place in places])
-        whole = self._sure(self.of_pictures, [classifier.whole(case.y)])
-        found = {"score_pictures": (whole > 0.5).tolist(), "score_instances": (instances > 0.5).tolist()}
-        rank = None
-        if self.target is None:
-            rank = float(instances.mean())
-        elif case.truth is not None:
-            found.update(measure_shapes(case, case.truth, self.target))
-            rank = float(np.mean(found["picture_iou"]))
-        return {name: [float(value) for value in values] for name, values in found.items()}, rank
-
-    def _sure(self, of: classifier.Classifier, shown: Sequence[np.ndarray]) -> np.ndarray:
-        is_b = of.probability(np.stack(shown))
-        return is_b if self.domain == "B" else 1 - is_b
-
-
-def measure_changes(case: Case) -> Measured:
-    """Metrics of y and b beside x and a."""
-    untouched = scores.background(np.concatenate([case.a, case.spared]), case.b)
-    ratios = scores.area_ratios(case.a, case.b)
-    found = {
-        "background_psnr": [scores.psnr(case.x, case.y, untouched)],
-        "background_ssim": [scores.ssim(case.x, case.y, untouched)],
-        "area_ratio": ratios.tolist(),
-        "collapsed": scores.collapsed(ratios).astype(float).tolist(),
-        "agreement": [scores.agreement(case.x, case.y, case.a, case.b)],
-    }
-    return {name: [value for value in values if value is not None] for name, values in found.items()}
-
-
-def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_truth.Target) -> Measured:
-    """Metrics of y and b beside the ideal shapes: of the masks, and of what the picture itself shows."""
-    found: Measured = {name: [] for name in ("mask_iou", "mask_shape", "picture_iou", "picture_shape", "colour_error")}
-    for i, (instance, mask) in enumerate(zip(truth, case.b)):
-        ideal = shape_truth.ideal_mask(target.shape, instance, case.own_size, mask.shape)
-        painted = shape_truth.painted_mask(case.y, target.colour, truth, i, case.own_size)
-        for kind, shown in (("mask", mask), ("picture", painted)):
-            found[f"{kind}_iou"].append(instances.iou(shown, ideal))
-            nearest = shape_truth.nearest_shape(shown, instance, case.own_size)
-            found[f"{kind}_shape"].append(float(nearest == target.shape))
-        error = shape_truth.colour_error(case.y, ideal, target.colour)
-        found["colour_error"] += [] if error is None else [error]
-    return found
-
-
-def measure_case(case: Case, judge: Judge, found: Evaluation, left_out: Sequence[str]) -> None:
-    """Put the metrics of a translation but those `left_out`, its rank, and the metrics of its input into `found`."""
-    looks, rank = judge.look(case)
-    measured = {**measure_changes(case), **looks}
-    found.measured[TRANSLATED][case.name] = {name: v for name, v in measured.items() if name not in left_out}
-    if rank is not None:
-        found.ranks[case.name] = rank
-    same = replace(case, y=case.x, b=case.a)
-    found.measured[NO_TRANSLATION][case.name] = {**measure_changes(same), **judge.look(same)[0]}
+    dataroot: str
+    phase: str
+    size: Tuple[int, int]
+    ins_max: Optional[int]
+    set_order: str
+    seed: int
 
 
 class Evaluator:
-    """What the evaluation of both directions shares: the data, the size to work at, the classifiers, Inception."""
+    """Evaluates translations in both directions, with the same data, classifiers and Inception network.
+
+    Pictures of the cases are written into `folder`; classifiers are kept in `classifier_folder`.
+    """
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        settings: EvaluationSettings,
         directions: Sequence[str],
-        size: Size,
+        folder: Path,
+        classifier_folder: Path,
         network: Optional[inception.LocalInceptionV3],
     ) -> None:
-        self.args, self.size, self.network, self.folder = args, size, network, Path(args.output)
-        self.items = {letter: self._items(letter, [d[0] for d in directions]) for letter in "AB"}
-        self.truths = {letter: shape_truth.read_instances(args.dataroot, args.phase, letter) for letter in "AB"}
-        training = {letter: self._read_training(letter) for letter in "AB"}
-        beside = model_file.find_model(args.model).parent
-        self.of_pictures = classifier.cached("pictures", beside, {k: v[0] for k, v in training.items()})
-        self.of_instances = classifier.cached("instances", beside, {k: v[1] for k, v in training.items()})
-        targets = {d[-1] for d in directions} if network else ()
-        self.reference = {letter: network.features(training[letter][2]) for letter in targets}
-
-    def evaluate(self, direction: str, translator: Translator) -> Evaluation:
-        """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
-        source, target = direction[0], direction[-1]
-        judge = self._judge(source, target)
-        rng = np.random.default_rng(self.args.seed)
-        found = Evaluation(ranked_by=judge.ranked_by)
-        # for FID, which looks at all of them together
-        shown: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
-        for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
-            case = self.translate(item, source, translator, rng)
-            if not len(case.a):
-                tqdm.write(printable(f"{item.name}: all its masks are empty; left out"))
-                continue
-            # a model without masks has none to be measured
-            measure_case(case, judge, found, () if translator.ins_per else OF_MASKS)
-            if self.network:
-                shown[TRANSLATED].append(case.y)
-                shown[NO_TRANSLATION].append(case.x)
-            report.write_cells(self.folder, direction, item.name, cells_of(case))
-        if not found.measured[TRANSLATED]:
-            raise UserError(f"all masks of {self.args.phase}{source} are empty; is white inside the instance?")
-        for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
-            picture, masks = pictures.read_item(item, self.size)
-            filled = np.flatnonzero(masks.any(axis=(1, 2)))
-            if not len(filled):
-                continue
-            real = self.case_of(item, target, picture, masks, filled)
-            found.measured[REAL][item.name] = judge.look(real)[0]
-            if self.network:
-                shown[REAL].append(real.y)
-        if self.network:
-            for column, those in shown.items():
-                found.overall[column] = distances(self.network.features(those), self.reference[target]) if those else {}
-        return found
-
-    def _judge(self, source: str, target: str) -> Judge:
-        """Who looks at translations into `target`; with an eye to shapes where the truth about both is known."""
-        truth = shape_truth.read_instances(self.args.dataroot, "train", target)
-        ideal = shape_truth.target_of(truth) if truth and self.truths[source] else None
-        return Judge(target, self.of_pictures, self.of_instances, ideal)
-
-    def translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
-        """Translate the instances of one picture."""
-        picture, masks = pictures.read_item(item, self.size)
-        picture, masks = pictures.to_network(picture), pictures.masks_to_network(masks)
-        ins_max = self.args.ins_max if translator.ins_per else 0
-        chosen = instances.select(masks, ins_max, self.args.set_order, rng)
-        y, b = translator.translate(picture, masks[chosen])
-        if not translator.ins_per:
-            # a model without masks leaves them as they are
-            chosen = np.flatnonzero((masks > 0).any(axis=(1, 2)))
-            b = masks[chosen]
-        case = self.case_of(item, source, pictures.to_picture(picture), masks > 0, chosen)
-        return replace(case, y=pictures.to_picture(y), b=b > 0)
-
-    def case_of(self, item: Item, letter: str, picture: np.ndarray, masks: np.ndarray, chosen: np.ndarray) -> Case:
-        """A picture (H, W, 3) uint8 of domain `letter` as it is, with the `chosen` ones of its masks (N, H, W) bool."""
-        known = dict(enumerate((self.truths[letter] or {}).get(item.name, [])))
-        numbers = [list(item.masks)[i] for i in chosen]
-        truth = [known[n] for n in numbers] if known and set(numbers) <= set(known) else None
-        spared = np.delete(masks, chosen, axis=0)
-        own_size = pictures.read_picture(item.image).shape[:2] if truth is not None else picture.shape[:2]
-        return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
+        self.settings = settings
+        self.folder = folder
+        self.network = network
+        sources = [direction[0] for direction in directions]
+        targets = {direction[-1] for direction in directions}
+        self.items = {domain: self._find_items(domain, domain in sources) for domain in "AB"}
+        self.truths = {
+            domain: shape_truth.read_instances(settings.dataroot, settings.phase, domain) for domain in "AB"
+        }
+        training = {domain: self._read_training(domain) for domain in "AB"}
+        self.of_pictures = classifier.cached(
+            "pictures", classifier_folder, {domain: data.whole for domain, data in training.items()}
+        )
+        self.of_instances = classifier.cached(
+            "instances", classifier_folder, {domain: data.crops for domain, data in training.items()}
+        )
+        self.reference: Dict[str, np.ndarray] = {}
+        if network:
+            self.reference = {domain: network.features(training[domain].pictures) for domain in targets}
 
     @property
     def accuracy(self) -> Dict[str, float]:
-        """That of the classifiers, on pictures kept out of their training."""
+        """The classifiers' accuracies, on pictures held out from their training."""
         return {"pictures": self.of_pictures.accuracy, "instances": self.of_instances.accuracy}
 
-    def notes(self) -> List[str]:
-        """How far the classification score can be trusted."""
-        accuracy = list(zip(("whole pictures", "instance crops"), self.accuracy.values()))
-        text = " and ".join(f"{value:.1%} of {what}" for what, value in accuracy)
-        found = [f"The classifiers are right about {text} that they were not trained on."]
-        for what, value in accuracy:
-            if not value >= classifier.LEAST_ACCURACY:
-                found.append(f"Warning: {value:.1%} is too little for the score of {what} to mean much.")
-        if self.args.phase == "train":
-            found.append("Warning: model and classifiers were trained on these very pictures.")
-        return found
+    def evaluate(self, direction: str, translator: Translator) -> Evaluation:
+        """Translate the pictures of a direction's source and measure them, beside the untouched and the real ones."""
+        source = direction[0]
+        target = direction[-1]
+        judge = self._judge(source, target)
+        evaluation = Evaluation(ranked_by=judge.ranked_by)
+        # for FID, which compares whole sets of pictures
+        seen: Dict[str, List[np.ndarray]] = {NO_TRANSLATION: [], TRANSLATED: [], REAL: []}
+        rng = np.random.default_rng(self.settings.seed)
+        for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
+            case = self._translate(item, source, translator, rng)
+            if not len(case.a):
+                tqdm.write(printable(f"{item.name}: all its masks are empty; left out"))
+                continue
+            measure_case(case, judge, evaluation, left_out=() if translator.ins_per else OF_MASKS)
+            report.write_cells(self.folder, direction, item.name, case.cells())
+            if self.network:
+                seen[TRANSLATED].append(case.y)
+                seen[NO_TRANSLATION].append(case.x)
+        if not evaluation.measured[TRANSLATED]:
+            raise UserError(f"all masks of {self.settings.phase}{source} are empty; is white inside the instance?")
+        for item in tqdm(self.items[target], desc=f"real pictures of {target}", unit="picture", leave=False):
+            case = self._real(item, target)
+            if len(case.a):
+                evaluation.measured[REAL][item.name], _ = judge.measure(case)
+                if self.network:
+                    seen[REAL].append(case.y)
+        if self.network:
+            for column, images in seen.items():
+                features = self.network.features(images) if images else ()
+                evaluation.overall[column] = distances(features, self.reference[target])
+        return evaluation
 
-    def _items(self, letter: str, sources: Sequence[str]) -> List[Item]:
-        """The pictures to translate, where the domain is among `sources`, or else to show what real ones get."""
-        root, phase = self.args.dataroot, self.args.phase
-        if letter in sources:
-            return items_with_masks(root, phase, letter, "give another --phase")
-        folder = Path(root, f"{phase}{letter}")
-        items = [i for i in find_items(root, phase, letter) if i.masks] if folder.is_dir() else []
+    def _judge(self, source: str, target: str) -> Judge:
+        """The judge of translations into `target`; it measures shapes too if the truth about both domains is known."""
+        truth = shape_truth.read_instances(self.settings.dataroot, "train", target)
+        shape = shape_truth.target_of(truth) if truth and self.truths[source] else None
+        return Judge(target, self.of_pictures, self.of_instances, shape)
+
+    def _translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
+        """Translate the instances of one picture."""
+        picture, masks = pictures.read_item(item, self.settings.size)
+        x = pictures.to_network(picture)
+        a = pictures.masks_to_network(masks)
+        ins_max = self.settings.ins_max if translator.ins_per else 0
+        chosen = instances.select(a, ins_max, self.settings.set_order, rng)
+        y, b = translator.translate(x, a[chosen])
+        if not translator.ins_per:
+            # a model without masks leaves them as they are
+            chosen = np.flatnonzero((a > 0).any(axis=(1, 2)))
+            b = a[chosen]
+        untouched = self._untouched(item, source, pictures.to_picture(x), a > 0, chosen)
+        return replace(untouched, y=pictures.to_picture(y), b=b > 0)
+
+    def _real(self, item: Item, target: str) -> Case:
+        """A real picture of the target domain, as if it were a translation; with its masks that are not empty."""
+        picture, masks = pictures.read_item(item, self.settings.size)
+        return self._untouched(item, target, picture, masks, np.flatnonzero(masks.any(axis=(1, 2))))
+
+    def _untouched(
+        self, item: Item, domain: str, picture: np.ndarray, masks: np.ndarray, chosen: np.ndarray
+    ) -> Case:
+        """The case of a picture (H, W, 3) uint8 that stays as it is, with the `chosen` of its masks (N, H, W) bool."""
+        known = dict(enumerate((self.truths[domain] or {}).get(item.name, [])))
+        numbers = [list(item.masks)[i] for i in chosen]
+        truth = None
+        own_size = picture.shape[:2]
+        if known and set(numbers) <= set(known):
+            truth = [known[number] for number in numbers]
+            own_size = pictures.read_picture(item.image).shape[:2]
+        spared = np.delete(masks, chosen, axis=0)
+        return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
+
+    def _find_items(self, domain: str, is_source: bool) -> List[Item]:
+        """The pictures of a domain: to translate if it `is_source`, otherwise only to measure as real ones."""
+        root = self.settings.dataroot
+        phase = self.settings.phase
+        if is_source:
+            return items_with_masks(root, phase, domain, "give another --phase")
+        folder = Path(root, f"{phase}{domain}")
+        items = [item for item in find_items(root, phase, domain) if item.masks] if folder.is_dir() else []
         if not items:
-            print(f"no real target pictures to compare with: {folder} is not there, or has no masks")
+            print(f"no real target pictures to compare with: {folder} is missing, or has no masks")
         return items
 
-    def _read_training(self, letter: str) -> Tuple[classifier.Samples, classifier.Samples, List[np.ndarray]]:
-        """Training pictures and crops of their instances for the classifiers, and the pictures as they are for FID."""
-        items = items_with_masks(self.args.dataroot, "train", letter, "the classifiers learn from them")
+    def _read_training(self, domain: str) -> _TrainingData:
+        root = self.settings.dataroot
+        items = items_with_masks(root, "train", domain, "the classifiers learn from them")
         spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
-        whole, crops, owners, shown = [], [], [], []
-        for i in tqdm(spaced, desc=f"reading train{letter}", unit="picture", leave=False):
-            picture, masks = pictures.read_item(items[i], self.size)
-            own = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
-            crops += own
-            owners += [len(whole)] * len(own)
-            whole += [classifier.whole(picture)] if own else []
-            shown += [picture] if own and self.network else []
+        originals: List[np.ndarray] = []
+        whole: List[np.ndarray] = []
+        crops: List[np.ndarray] = []
+        owners: List[int] = []
+        for i in tqdm(spaced, desc=f"reading train{domain}", unit="picture", leave=False):
+            picture, masks = pictures.read_item(items[i], self.settings.size)
+            crops_of_picture = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
+            if not crops_of_picture:
+                continue
+            crops += crops_of_picture
+            owners += [len(whole)] * len(crops_of_picture)
+            whole.append(classifier.whole(picture))
+            if self.network:
+                originals.append(picture)
         if not crops:
-            raise UserError(f"all masks of {self.args.dataroot}/train{letter} are empty; is white inside the instance?")
-        of_pictures = classifier.Samples(np.stack(whole), np.arange(len(whole)))
-        return of_pictures, classifier.Samples(np.stack(crops), np.array(owners)), shown
+            raise UserError(f"all masks of {root}/train{domain} are empty; is white inside the instance?")
+        return _TrainingData(
+            classifier.Samples(np.stack(whole), np.arange(len(whole))),
+            classifier.Samples(np.stack(crops), np.array(owners)),
+            originals,
+        )
 
 
-def items_with_masks(root: str, phase: str, letter: str, hint: str) -> List[Item]:
+@dataclass(frozen=True)
+class _TrainingData:
+    """Training pictures of a domain: whole ones and crops of their instances for the classifiers, and the pictures as
+    they are for FID (none where it is not computed)."""
+
+    whole: classifier.Samples
+    crops: classifier.Samples
+    pictures: List[np.ndarray]
+
+
+def items_with_masks(root: str, phase: str, domain: str, hint: str) -> List[Item]:
     """The pictures of a phase and domain that have masks.
 
     Raises:
-        UserError: where there are none; it ends with `hint`.
+        UserError: where there are none; the message ends with `hint`.
     """
-    items = [item for item in find_items(root, phase, letter) if item.masks]
+    items = [item for item in find_items(root, phase, domain) if item.masks]
     if not items:
-        raise UserError(f"no picture in {root}/{phase}{letter} has a mask; {hint}")
+        raise UserError(f"no picture in {root}/{phase}{domain} has a mask; {hint}")
     return items
 
 
-def cells_of(case: Case) -> List[np.ndarray]:
-    """The pictures of a case, as `report.CELLS` names them."""
-    a, b = (colour_masks(pictures.masks_to_network(masks)) for masks in (case.a, case.b))
-    change = np.abs(case.x.astype(np.float32) - case.y).mean(axis=2)
-    return [case.x, a, case.y, b, np.repeat(change.round().astype(np.uint8)[..., None], 3, axis=2)]
+def notes(accuracy: Dict[str, float], phase: str) -> List[str]:
+    """Sentences about how reliable the classification scores are, by `Evaluator.accuracy` and the evaluated phase."""
+    names = {"pictures": "whole pictures", "instances": "instance crops"}
+    shares = " and ".join(f"{value:.1%} of {names[kind]}" for kind, value in accuracy.items())
+    sentences = [f"The classifiers are right about {shares} that they were not trained on."]
+    for kind, value in accuracy.items():
+        if not value >= classifier.LEAST_ACCURACY:
+            sentences.append(f"Warning: {value:.1%} is too low for the score of {names[kind]} to mean much.")
+    if phase == "train":
+        sentences.append("Warning: model and classifiers were trained on these very pictures.")
+    return sentences
 
 
-def distances(features: np.ndarray, reference: np.ndarray) -> Dict[str, float]:
-    """FID and KID of two sets of features; nothing where one has a single picture."""
+def distances(features: Sequence[np.ndarray], reference: np.ndarray) -> Dict[str, float]:
+    """FID and KID of two sets of features; empty where one of the sets has fewer than two."""
     if min(len(features), len(reference)) < 2:
         return {}
     return {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of NNabla's pretrained Inception-v3, for FID and KID; its weights are not fetched, only used where they are.
+"""Features of NNabla's pretrained Inception-v3, for FID and KID; its weights are used if present, never downloaded.
 
-It is the ImageNet model that NNabla offers, and not the one that published FIDs were computed with, so the figures
-can be compared with each other, but not with those of papers.
+It is NNabla's ImageNet model, not the network of published FIDs: its figures can be compared with each other, but not
+with those of papers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data import pictures
 
 SIZE = (299, 299)
 BATCH = 8
-# where nnabla.models.imagenet.InceptionV3() keeps what it downloads
+# where nnabla.models.imagenet.InceptionV3() stores its download
 DEFAULT = Path("~/nnabla_data/nnp_models/imagenet/Inception-v3.nnp")
 HOW_TO_GET = (
     f"FID and KID are left out: there is no {DEFAULT}. To have them, on a machine with a network: "
@@ -37,37 +37,37 @@ class LocalInceptionV3(InceptionV3):
     """
 
     def __init__(self, path: Path) -> None:
-        # the base class would download it
+        # not super().__init__(), which would download the file
         try:
             self.nnp = NnpLoader(str(path))
             self._x = nn.Variable((BATCH, 3, *SIZE))
             self._pooled = self(self._x, use_up_to="pool", force_global_pooling=True)
-        except Exception as error:  # a broken archive shows as anything from BadZipFile to AssertionError
+        except Exception as error:  # a broken archive raises anything from BadZipFile to AssertionError
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is not NNabla's Inception-v3 ({reason}); get it anew") from None
+            raise UserError(f"{path} is not NNabla's Inception-v3 ({reason}); download it again") from None
 
-    def features(self, shown: Sequence[np.ndarray]) -> np.ndarray:
+    def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Pooled features (N, 2048) of pictures (H, W, 3) uint8, which are resized to 299x299."""
-        found: List[np.ndarray] = []
-        for start in range(0, len(shown), BATCH):
-            part = [np.asarray(pictures.resized(Image.fromarray(p), SIZE)) for p in shown[start : start + BATCH]]
-            whole = part + [part[-1]] * (BATCH - len(part))
-            self._x.d = np.stack(whole).transpose(0, 3, 1, 2)
+        features: List[np.ndarray] = []
+        for start in range(0, len(images), BATCH):
+            batch = [np.asarray(pictures.resized(Image.fromarray(i), SIZE)) for i in images[start : start + BATCH]]
+            padding = [batch[-1]] * (BATCH - len(batch))
+            self._x.d = np.stack([*batch, *padding]).transpose(0, 3, 1, 2)
             self._pooled.forward(clear_buffer=True)
-            found.append(self._pooled.d.reshape(BATCH, -1)[: len(part)].copy())
-        return np.concatenate(found)
+            features.append(self._pooled.d.reshape(BATCH, -1)[: len(batch)].copy())
+        return np.concatenate(features)
 
 
 def find(path: str | None) -> Optional[Path]:
-    """The file of weights: the one given, or NNabla's own place; None, with a word on how to get it, where it is not.
+    """The file of weights: `path`, or NNabla's default place; if there is none, print how to get it and return None.
 
     Raises:
-        UserError: where a file is given and is not there.
+        UserError: where `path` is given and there is no such file.
     """
     if path is not None and not Path(path).is_file():
         raise UserError(f"no file {path} (--inception)")
-    found = Path(path) if path is not None else DEFAULT.expanduser()
-    if found.is_file():
-        return found
+    weights = Path(path) if path is not None else DEFAULT.expanduser()
+    if weights.is_file():
+        return weights
     print(HOW_TO_GET)
     return None

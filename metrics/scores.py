@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a translation is, in numbers: free functions on NumPy arrays, which know nothing of networks.
+"""Scores of a translation, as functions on NumPy arrays that know no networks.
 
 Pictures are (H, W, 3) uint8. Masks are (N, H, W) bool, True inside the instance; N may be 0. `a` are the masks of the
 input x, `b` those of its translation y, in the same order.
@@ -10,22 +10,20 @@ from __future__ import annotations
 from typing import Optional
 
 import numpy as np
-from scipy import linalg, ndimage
-from skimage.metrics import structural_similarity
 
 from data.instances import iou
 
-# what identical pictures have; a difference of one grey level everywhere has 48
+# of identical pictures; a difference of one grey level everywhere has 48
 IDENTICAL_PSNR = 100.0
-# the mean difference of a pixel's channels, of 255, from which on it has changed; noise of the background is below
+# a pixel has changed if its channels differ by more than this on average, of 255; noise of the background is below
 CHANGED = 25.0
-# a mask that has grown by more than this is no translation of an instance any more
+# a mask that has grown by a larger factor no longer follows its instance
 COLLAPSED_RATIO = 4.0
-SSIM_WINDOW = 7
+SSIM_WINDOW = 7  # pixels
 
 
 def background(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where neither the input nor its translation has an instance: (H, W) bool."""
+    """The pixels without an instance in the input and in its translation: (H, W) bool."""
     return ~(a.any(axis=0) | b.any(axis=0))
 
 
@@ -34,7 +32,9 @@ def psnr(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> Optional[float]:
     if not where.any():
         return None
     error = np.mean((x[where].astype(np.float64) - y[where]) ** 2)
-    return IDENTICAL_PSNR if error == 0 else min(IDENTICAL_PSNR, float(10 * np.log10(255**2 / error)))
+    if error == 0:
+        return IDENTICAL_PSNR
+    return min(IDENTICAL_PSNR, float(10 * np.log10(255**2 / error)))
 
 
 def ssim(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> Optional[float]:
@@ -42,6 +42,10 @@ def ssim(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> Optional[float]:
 
     None if there is no such window.
     """
+    # slow to import
+    from scipy import ndimage
+    from skimage.metrics import structural_similarity
+
     whole = ndimage.binary_erosion(where, np.ones((SSIM_WINDOW, SSIM_WINDOW)))
     if min(where.shape) < SSIM_WINDOW or not whole.any():
         return None
@@ -50,37 +54,50 @@ def ssim(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> Optional[float]:
 
 
 def area_ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Area of each mask of the translation, in areas of the input's (N,); no mask of `a` may be empty."""
+    """Area of each new mask divided by that of its old mask (N,); no mask of `a` may be empty."""
     return b.sum(axis=(1, 2)) / a.sum(axis=(1, 2))
 
 
 def collapsed(ratios: np.ndarray) -> np.ndarray:
-    """Which instances have vanished, or grown to more than COLLAPSED_RATIO times their area: (N,) bool."""
+    """Return for each area ratio whether the instance has vanished or grown over COLLAPSED_RATIO times: (N,) bool."""
     return (ratios == 0) | (ratios > COLLAPSED_RATIO)
 
 
 def agreement(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of what changed in the picture and what the masks say should: the old and the new instances.
+    """IoU of the pixels that changed and those that should change by the masks: the old and the new instances.
 
-    `a` counts too because where an old instance ends up outside its new one, the picture has to change there.
+    The old instances count because the picture has to change where an old instance lies outside its new one.
     """
     changed = np.abs(x.astype(np.float32) - y).mean(axis=2) > CHANGED
     return iou(changed, ~background(a, b))
 
 
 def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Frechet distance of two sets of features (M, D), (N, D), each taken for a Gaussian (FID; Heusel et al., 2017)."""
-    (mean, spread), (mean2, spread2) = ((f.mean(axis=0), np.cov(f, rowvar=False)) for f in (one, other))
-    # tr((C1 C2)^0.5) is that of (C1^0.5 C2 C1^0.5)^0.5, which is symmetric
-    values, vectors = linalg.eigh(np.atleast_2d(spread))
+    """Frechet distance between Gaussians fitted to two sets of features (M, D), (N, D) (FID; Heusel et al., 2017)."""
+    # slow to import
+    from scipy import linalg
+
+    squared_distance = ((one.mean(axis=0) - other.mean(axis=0)) ** 2).sum()
+    covariance = np.cov(one, rowvar=False)
+    covariance2 = np.cov(other, rowvar=False)
+    # tr((C1 C2)^0.5) equals that of (C1^0.5 C2 C1^0.5)^0.5, which is symmetric
+    values, vectors = linalg.eigh(np.atleast_2d(covariance))
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(linalg.eigvalsh(root @ np.atleast_2d(spread2) @ root), 0)).sum()
-    return float(((mean - mean2) ** 2).sum() + np.trace(np.atleast_2d(spread + spread2)) - 2 * cross)
+    cross = np.sqrt(np.maximum(linalg.eigvalsh(root @ np.atleast_2d(covariance2) @ root), 0)).sum()
+    return float(squared_distance + np.trace(np.atleast_2d(covariance + covariance2)) - 2 * cross)
 
 
 def kernel_distance(one: np.ndarray, other: np.ndarray) -> float:
     """Unbiased squared MMD of two sets of features with the kernel (x.y / D + 1)^3 (KID; Binkowski et al., 2018)."""
-    m, n, size = len(one), len(other), one.shape[1]
-    within, within2, across = ((p @ q.T / size + 1) ** 3 for p, q in ((one, one), (other, other), (one, other)))
-    same = (within.sum() - np.trace(within)) / (m * (m - 1)) + (within2.sum() - np.trace(within2)) / (n * (n - 1))
-    return float(same - 2 * across.mean())
+    return float(_mean_kernel(one) + _mean_kernel(other) - 2 * _kernel(one, other).mean())
+
+
+def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one @ other.T / one.shape[1] + 1) ** 3
+
+
+def _mean_kernel(features: np.ndarray) -> float:
+    """The mean of the kernel over all pairs of two different features of a set."""
+    count = len(features)
+    values = _kernel(features, features)
+    return (values.sum() - np.trace(values)) / (count * (count - 1))

@@ -18,7 +18,7 @@ from tests.helpers.ccp import make_tree
 from tests.helpers.curves import BlankFigure
 from tests.helpers.scripts import Script
 
-begin_script()
+begin_script(__name__)
 # a shell has its background jobs ignore Ctrl-C, and what these start would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

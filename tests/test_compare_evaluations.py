@@ -16,7 +16,7 @@ from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 
 @pytest.fixture()
 def evaluation(tmp_path):
-    """Write an evaluation whose translations have a PSNR and a grey level; gives its folder."""
+    """Write an evaluation whose translations have a PSNR and a grey level; return its folder."""
 
     def write(name, psnr, grey=50, pictures=("p0", "p1", "p2"), directions=("AtoB",), **more):
         folder, found = tmp_path / name, {}
@@ -38,7 +38,7 @@ def evaluation(tmp_path):
 
 @pytest.fixture()
 def compare(run_main, tmp_path):
-    """Run the command into `out`; gives (exit code, standard output, standard error)."""
+    """Run the command into `out`; return (exit code, standard output, standard error)."""
 
     def run(*arguments):
         return run_main(compare_evaluations, *arguments, "--output", tmp_path / "out")

@@ -81,7 +81,7 @@ def run_cli(monkeypatch, capsys, *arguments):
     return caught.value.code, out, err
 
 
-# What PyTorch wrote is read as it is.
+# Files that PyTorch wrote are read exactly.
 
 
 class TrustingUnpickler(pickle.Unpickler):
@@ -171,7 +171,7 @@ def test_a_state_dict_of_python_2(tmp_path):
     assert read_state_dict(path)["w"].tolist() == [4, 5]
 
 
-# Files that want something else.
+# Hostile files.
 
 
 def evil_bodies(sentinel):
@@ -366,7 +366,7 @@ def test_every_truncation_is_noticed(tmp_path, fmt):
         (b"\x80\x02" + whole(MAGIC) + b".\x80\x02K\x05.", "version"),
         (legacy_bytes(b"K\x05", []), "no state dict"),
         (legacy_bytes(state_dict({"epoch": b"K\x05"}), []), "epoch"),
-        (legacy_bytes(state_dict({"\x1b[2J\n": b"K\x05"}), []), "no tensor"),
+        (legacy_bytes(state_dict({"\x1b[2J\n": b"K\x05"}), []), "not a tensor"),
     ),
 )
 def test_files_that_are_no_state_dict(tmp_path, content, word):

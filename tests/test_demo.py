@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What demo.py does before and around its commands; `make demo` runs them all."""
+"""demo.py before and around its commands; `make demo` runs them all."""
 
 from __future__ import annotations
 

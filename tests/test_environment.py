@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make_env.sh` with stand-ins for Python, uv and pip: no network, and nothing outside the test's folder is touched."""
+"""`make_env.sh` with stand-ins for Python, uv and pip: no network, and no change outside the test's folder."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "make_env.sh"
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="make_env.sh is a POSIX shell script")
 
-# Answers the script's three uses of Python: a question (-c), making an environment, and pip.
+# Stands in for Python in its three uses by the script: a question (-c), making an environment, and pip.
 FAKE_PYTHON = """#!/bin/sh
 case "$1 $2" in
     "-c "*) echo "{minor} {can_make}" ;;
@@ -25,11 +25,14 @@ BROKEN_SHIM = "#!/bin/sh\necho 'pyenv: python3.10: command not found' >&2\nexit 
 
 
 class Machine:
-    """A made-up machine: what is on PATH, what pyenv has, and a checkout holding the script."""
+    """A made-up machine: two folders on PATH, a home with pyenv's versions, and a checkout that holds the script."""
 
     def __init__(self, root: Path):
-        self.root, self.log = root, root / "pip.calls"
-        self.bin, self.bin2, self.home = root / "bin", root / "other bin", root / "home"
+        self.root = root
+        self.log = root / "pip.calls"
+        self.bin = root / "bin"
+        self.bin2 = root / "other bin"
+        self.home = root / "home"
         self.checkout = root / "my checkout"
         for folder in (self.bin, self.bin2, self.home, self.checkout):
             folder.mkdir()
@@ -48,7 +51,7 @@ class Machine:
         return self.script(path, FAKE_PYTHON.format(minor=minor, can_make=can_make, log=self.log, pip=pip))
 
     def run(self, *args: str, tools: bool = True, **env: str) -> subprocess.CompletedProcess:
-        """Run the script. `tools`: whether PATH also has this machine's cp, rm, ... (and so its Python, last)."""
+        """Run the script. With `tools`, PATH also has this machine's cp, rm, ... (and so its Python, last)."""
         path = f"{self.bin}:{self.bin2}" + (":/usr/bin:/bin" if tools else "")
         return subprocess.run(
             ["/bin/sh", "./make_env.sh", *args], cwd=self.checkout, stdin=subprocess.DEVNULL, timeout=60,
@@ -122,7 +125,7 @@ def test_uv_fetches_one_if_there_is_none_and_only_once(machine, where):
     assert "uv fetches" in first.stderr and second.stderr == ""
 
 
-def test_uv_is_not_asked_to_fetch_if_there_is_one(machine):
+def test_uv_does_not_fetch_if_there_is_a_python(machine):
     there = machine.python(machine.bin / "python", 8)
     fake_uv(machine, machine.bin / "uv", can_fetch=True)
     assert machine.chosen() == there
@@ -137,7 +140,7 @@ def test_a_uv_that_cannot_fetch_says_what_to_do(machine):
     assert "install python3.10" in done.stderr.splitlines()[-1]
 
 
-def test_none_is_one_line_that_says_what_to_install(machine):
+def test_without_a_python_one_line_says_what_to_install(machine):
     machine.script(machine.bin / "python3", "#!/bin/sh\nexit 1\n")
     machine.script(machine.bin / "uv", BROKEN_SHIM)
     for args in ((), ("--print-python",)):
@@ -181,7 +184,7 @@ def test_only_the_first_run_and_changed_requirements_install(machine):
     assert len(machine.pip_calls()) == 3
 
 
-def test_what_an_earlier_call_asked_for_stays(machine):
+def test_packages_of_an_earlier_call_stay(machine):
     machine.python(machine.bin / "python3.10", 10)
     cuda = machine.checkout / "requirements-cuda.txt"
     cuda.write_text("nnabla-ext-cuda120\n")
@@ -190,7 +193,7 @@ def test_what_an_earlier_call_asked_for_stays(machine):
     assert first.returncode == 0 and "GB" in first.stderr
     assert machine.run().stderr == "" and len(machine.pip_calls()) == 1
 
-    # something else is installed beside it, and something is installed anew
+    # other packages are installed beside it, and changed requirements again
     machine.run("requirements.txt", "requirements-test.txt")
     machine.requirements.write_text("nnabla\nnumpy\n")
     assert "GB" not in machine.run().stderr
@@ -204,7 +207,7 @@ def test_what_an_earlier_call_asked_for_stays(machine):
 
 
 def test_going_back_after_a_failure_installs_again(machine):
-    # pip may have got half through, so what was there before it is not taken for granted
+    # pip may have stopped halfway, so the packages of before are not taken for granted
     machine.python(machine.bin / "python3.10", 10)
     assert machine.run().returncode == 0
     machine.requirements.write_text("nnabla==2\n")
@@ -224,7 +227,7 @@ def test_make_asks_for_cuda_with_the_context_cudnn_only():
     assert "requirements-cuda.txt" not in asked("demo") + asked("demo", "CONTEXT=cpu") + asked("test", "CONTEXT=cpu")
 
 
-def test_a_failing_pip_shows_its_words_and_is_tried_again(machine):
+def test_a_failing_pip_shows_its_output_and_is_tried_again(machine):
     machine.script(machine.bin / "uname", "#!/bin/sh\necho Linux x86_64\n")
     machine.python(machine.bin / "python3.10", 10, pip='echo "ERROR: no matching distribution" >&2; exit 1')
     done = machine.run()
@@ -232,7 +235,7 @@ def test_a_failing_pip_shows_its_words_and_is_tried_again(machine):
     assert "network" in done.stderr.splitlines()[-1]
     machine.python(machine.checkout / ".venv/bin/python", 10)
     done = machine.run()
-    assert done.returncode == 0 and "anew" not in done.stderr
+    assert done.returncode == 0 and "making it again" not in done.stderr
     assert machine.run().stderr == ""
 
 
@@ -242,7 +245,7 @@ def test_a_failing_pip_on_a_machine_without_nnabla_says_so(machine):
     assert "x86-64 Linux and Windows, this is Darwin arm64" in machine.run().stderr.splitlines()[-1]
 
 
-def test_a_warning_of_pip_is_no_failure(machine):
+def test_a_warning_of_pip_is_not_a_failure(machine):
     machine.python(machine.bin / "python3.10", 10, pip='echo "WARNING: ignored" >&2')
     done = machine.run()
     assert done.returncode == 0 and "WARNING" not in done.stderr
@@ -255,13 +258,13 @@ def test_an_interrupted_installation_starts_from_nothing(machine):
     assert (machine.checkout / ".venv/half").exists()
     machine.python(machine.bin / "python3.10", 10)
     done = machine.run()
-    assert done.returncode == 0 and "anew" in done.stderr
+    assert done.returncode == 0 and "making it again" in done.stderr
     assert not (machine.checkout / ".venv/half").exists()
     assert machine.run().stderr == ""
 
 
 @pytest.mark.parametrize("damage", ["python gone", "dangling link", "an empty folder", "a file"])
-def test_a_broken_environment_is_made_anew(machine, damage):
+def test_a_broken_environment_is_made_again(machine, damage):
     machine.python(machine.bin / "python3.10", 10)
     assert machine.run().returncode == 0
     venv = machine.checkout / ".venv"
@@ -273,7 +276,7 @@ def test_a_broken_environment_is_made_anew(machine, damage):
         shutil.rmtree(venv)
         venv.mkdir() if damage == "an empty folder" else venv.write_text("")
     done = machine.run()
-    assert done.returncode == 0 and "anew" in done.stderr
+    assert done.returncode == 0 and "making it again" in done.stderr
     assert len(machine.pip_calls()) == 2
     assert machine.run().stderr == ""
 

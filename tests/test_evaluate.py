@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate.py: cases whose metrics are known, and the whole command beside other ways to its figures."""
+"""evaluate.py: cases whose metrics are known, and the whole command compared with other ways to its figures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import evaluate
 from backend import kernels
 from data import instances, pictures
 from data.items import find_items
-from metrics import classifier, evaluator, inception, report, scores, shape_truth
-from metrics.evaluator import Case, Judge
+from metrics import cases, classifier, inception, report, scores, shape_truth
+from metrics.cases import Case, Judge
+from metrics.evaluator import notes
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from metrics.shape_truth import Target
 from models import NETWORKS, Architecture, create_parameters
@@ -51,10 +52,10 @@ def case(y_masks, b, colour=BLUE, spared=()):
 
 def test_a_perfect_translation():
     squares = masks_of("square")
-    found = evaluator.measure_shapes(case(squares, squares), INSTANCES, SQUARE)
+    found = cases.measure_shapes(case(squares, squares), INSTANCES, SQUARE)
     assert found["mask_iou"] == found["mask_shape"] == found["picture_iou"] == found["picture_shape"] == [1, 1]
     assert found["colour_error"] == [0, 0]
-    changes = evaluator.measure_changes(case(squares, squares))
+    changes = cases.measure_changes(case(squares, squares))
     assert changes["background_psnr"] == [scores.IDENTICAL_PSNR] and changes["agreement"] == [1]
     assert changes["collapsed"] == [0, 0]
     assert changes["area_ratio"] == pytest.approx([4 / np.pi] * 2, rel=0.05)
@@ -62,24 +63,24 @@ def test_a_perfect_translation():
 
 def test_right_masks_over_a_wrong_picture_are_told_apart():
     """Masks are squares, but the picture shows circles, in the right colour."""
-    found = evaluator.measure_shapes(case(masks_of("circle"), masks_of("square")), INSTANCES, SQUARE)
+    found = cases.measure_shapes(case(masks_of("circle"), masks_of("square")), INSTANCES, SQUARE)
     assert found["mask_iou"] == [1, 1] and found["mask_shape"] == [1, 1]
     assert found["picture_shape"] == [0, 0] and found["picture_iou"] == pytest.approx([np.pi / 4] * 2, abs=0.04)
 
 
 def test_the_right_shape_in_the_wrong_colour():
     squares = masks_of("square")
-    found = evaluator.measure_shapes(case(squares, squares, BLUE + [15, -30, 0]), INSTANCES, SQUARE)
+    found = cases.measure_shapes(case(squares, squares, BLUE + [15, -30, 0]), INSTANCES, SQUARE)
     assert found["colour_error"] == [15, 15]
-    found = evaluator.measure_shapes(case(squares, squares, RED), INSTANCES, SQUARE)
+    found = cases.measure_shapes(case(squares, squares, RED), INSTANCES, SQUARE)
     assert found["picture_iou"] == [0, 0] and found["picture_shape"] == [0, 0]
 
 
 def test_vanished_instances():
     nothing = np.zeros((2, *SIZE), bool)
-    changes = evaluator.measure_changes(case(nothing, nothing))
+    changes = cases.measure_changes(case(nothing, nothing))
     assert changes["collapsed"] == [1, 1] and changes["area_ratio"] == [0, 0]
-    found = evaluator.measure_shapes(case(nothing, nothing), INSTANCES, SQUARE)
+    found = cases.measure_shapes(case(nothing, nothing), INSTANCES, SQUARE)
     assert found["mask_iou"] == [0, 0] and found["mask_shape"] == [0, 0]
 
 
@@ -89,22 +90,22 @@ def test_instances_left_alone_are_no_background():
     corner[50:60, 4:14] = True
     one = case(squares, squares, spared=[corner])
     one.y[corner] = 255 - one.x[corner]
-    assert evaluator.measure_changes(one)["background_psnr"] == [scores.IDENTICAL_PSNR]
+    assert cases.measure_changes(one)["background_psnr"] == [scores.IDENTICAL_PSNR]
     two = case(squares, squares)
     two.y[corner] = 255
-    assert evaluator.measure_changes(two)["background_psnr"][0] < 40
+    assert cases.measure_changes(two)["background_psnr"][0] < 40
 
 
 def test_a_picture_without_background_has_no_psnr():
     everything = np.ones((1, *SIZE), bool)
     x, y = painted(everything, RED), painted(everything, BLUE)
     one = Case("0", x, everything, y, everything, everything[:0], None, SIZE)
-    found = evaluator.measure_changes(one)
+    found = cases.measure_changes(one)
     assert found["background_psnr"] == [] and found["background_ssim"] == []
 
 
 class Sees:
-    """In place of a classifier: takes what is bluer than red for domain B, and remembers what it was shown."""
+    """In place of a classifier: classifies images with more blue than red as domain B, and remembers its input."""
 
     def probability(self, shown):
         self.shown = shown
@@ -115,7 +116,7 @@ class Sees:
 def test_the_score_is_the_share_that_is_taken_for_the_target(domain, right):
     squares = masks_of("square")
     judge = Judge(domain, Sees(), Sees(), None)
-    found, rank = judge.look(case(squares, squares))
+    found, rank = judge.measure(case(squares, squares))
     assert found == {"score_pictures": [right], "score_instances": [right, right]}
     assert rank == pytest.approx(0.9 if right else 0.1)
 
@@ -124,7 +125,7 @@ def test_an_instance_that_vanished_is_looked_for_in_its_old_place():
     squares = masks_of("square")
     judge = Judge("B", Sees(), Sees(), None)
     one = case(squares, np.array([squares[0], np.zeros(SIZE, bool)]))
-    judge.look(one)
+    judge.measure(one)
     np.testing.assert_array_equal(judge.of_instances.shown[0], classifier.instance_crop(one.y, squares[0]))
     np.testing.assert_array_equal(judge.of_instances.shown[1], classifier.instance_crop(one.y, one.a[1]))
 
@@ -132,7 +133,7 @@ def test_an_instance_that_vanished_is_looked_for_in_its_old_place():
 def test_cases_are_ranked_by_what_the_picture_shows():
     judge = Judge("B", Sees(), Sees(), SQUARE)
     squares, circles = masks_of("square"), masks_of("circle")
-    good, bad = judge.look(case(squares, circles))[1], judge.look(case(circles, squares))[1]
+    good, bad = judge.measure(case(squares, circles))[1], judge.measure(case(circles, squares))[1]
     assert good == 1 and bad == pytest.approx(np.pi / 4, abs=0.04)
 
 
@@ -165,8 +166,7 @@ def test_with_a_value_for_each_picture_the_standard_error_is_the_usual_one():
 def test_best_median_and_worst_are_by_rank():
     found = Evaluation()
     found.ranks = {f"p{i}": float(i) for i in np.random.default_rng(0).permutation(13)}
-    cases = found.cases()
-    assert cases == {
+    assert found.cases() == {
         "best": ["p12", "p11", "p10", "p9"],
         "median": ["p8", "p7", "p6", "p5"],
         "worst": ["p0", "p1", "p2", "p3"],
@@ -192,7 +192,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A random model, in a folder of its own."""
+    """A random model, alone in a folder."""
     nn.clear_parameters()
     arch = Architecture(ngf=4, ndf=2, n_blocks=1)
     create_parameters(arch, np.random.RandomState(5))
@@ -223,7 +223,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture()
 def run(monkeypatch, run_main, data, model, tmp_path):
-    """Run evaluate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
+    """Run evaluate.py's main here, into `out`; return (exit code, standard output, standard error)."""
     monkeypatch.setattr(classifier, "STEPS", 6)
 
     def run(*arguments, out=tmp_path / "out"):
@@ -357,7 +357,7 @@ def test_a_model_without_masks_is_not_measured_by_them(run, model, tmp_path):
     model_file.save_model(tmp_path / "cyclegan.h5", parameters, {**config, "ins_per": 0})
     assert run("--direction", "AtoB", "--model", tmp_path / "cyclegan.h5")[0] == 0
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
-    of_masks = set(evaluator.OF_MASKS)
+    of_masks = set(cases.OF_MASKS)
     assert not of_masks & set(summary[TRANSLATED]) and of_masks <= set(summary[NO_TRANSLATION])
     assert summary[TRANSLATED]["background_psnr"]["mean"] < 60 and "picture_iou" in summary[TRANSLATED]
 
@@ -418,12 +418,9 @@ def test_without_weights_fid_is_left_out_with_a_word(monkeypatch, run, tmp_path)
 
 @pytest.mark.parametrize("accuracy, warned", [(0.89, True), (0.91, False), (float("nan"), True)])
 def test_a_classifier_that_is_often_wrong_is_warned_of(accuracy, warned):
-    shared = evaluator.Evaluator.__new__(evaluator.Evaluator)
-    shared.args = type("A", (), {"phase": "test"})()
-    shared.of_pictures, shared.of_instances = (type("C", (), {"accuracy": a})() for a in (1.0, accuracy))
-    notes = shared.notes()
-    assert f"{accuracy:.1%} of instance crops" in notes[0]
-    assert any(note.startswith("Warning") for note in notes) == warned
+    sentences = notes({"pictures": 1.0, "instances": accuracy}, "test")
+    assert f"{accuracy:.1%} of instance crops" in sentences[0]
+    assert any(sentence.startswith("Warning") for sentence in sentences) == warned
 
 
 def test_other_data_have_no_shape_metrics(run, data, tmp_path):

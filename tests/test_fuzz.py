@@ -47,7 +47,7 @@ def damage(examples):
 
 
 def outcome(read, path):
-    """What `read` gives, or None where it refuses the file in one line."""
+    """The result of `read`, or None where it refuses the file in one line."""
     try:
         return read(path)
     except UserError as error:
@@ -58,9 +58,9 @@ def outcome(read, path):
 
 
 def in_child(read, path, most_mb=MOST_MB):
-    """Whether `read` takes `path`, tried in a process of its own, which has to end well and may grow by `most_mb`.
+    """Return whether `read` accepts `path`, in a child process, which has to succeed and may grow by `most_mb`.
 
-    Its peak is measured: a limit would end in a MemoryError, which readers take for damage.
+    Its peak is measured: a limit would raise a MemoryError, which readers take for damage.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -78,9 +78,9 @@ def in_child(read, path, most_mb=MOST_MB):
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = pipe.read()
+        result = pipe.read()
     assert os.waitpid(child, 0)[1] == 0, "the process that read it died, or something else was raised"
-    taken, grown = json.loads(told)
+    taken, grown = json.loads(result)
     assert grown < most_mb, f"reading took {grown:.0f} MB"
     return taken
 
@@ -285,7 +285,7 @@ def test_a_good_model_is_read_as_hdf5_s_library_reads_it(tmp_path, model):
     path, parameters, _ = model
     found = check_model(path)
     assert list(found) == sorted(found) and found.keys() == parameters.keys()
-    # so many names that the trees have levels
+    # enough names for trees of several levels
     many = {f"{group}/{i:05d}": np.float32([[i, group]]) for group in (1, 2) for i in range(200)}
     model_file.save_model(tmp_path / "many.h5", many, {})
     for read, truth in ((found, path), (check_parameters(tmp_path / "many.h5"), tmp_path / "many.h5")):
@@ -519,7 +519,7 @@ BOMBS_OF_JSON = ("[" * 10**5, '{"a":' * 10**5, "[" + "[3]," * 10**6 + "3]")
 
 @pytest.fixture
 def own_model(tmp_path, model, monkeypatch):
-    """A copy of the model whose .json may be changed; its parameters are not read anew."""
+    """A copy of the model whose .json may be changed; its parameters are not read again."""
     path = tmp_path / "m.h5"
     path.write_bytes(model[0].read_bytes())
     monkeypatch.setattr(model_file, "read_parameters", lambda _: model[1])
@@ -670,10 +670,10 @@ def checksums_made_right(raw):
 def test_damaged_pictures(tmp_path):
     @damage(350)
     @given(st.sampled_from(sorted(PICTURES)), EDITS, st.booleans())
-    def test(name, edits, mend):
+    def test(name, edits, fix_checksums):
         raw = edited(PICTURES[name], edits)
         path = tmp_path / f"damaged{Path(name).suffix}"
-        path.write_bytes(checksums_made_right(raw) if mend and raw[1:4] == b"PNG" else raw)
+        path.write_bytes(checksums_made_right(raw) if fix_checksums and raw[1:4] == b"PNG" else raw)
         outcome(check_picture, path)
 
     test()
@@ -715,7 +715,7 @@ def test_pictures_that_are_bombs(tmp_path, name):
 
 
 def test_a_part_said_to_have_gigabytes(tmp_path, monkeypatch):
-    """Where the system does not lend so much memory, that is an error of Python, not of the picture's reader."""
+    """Where the system does not provide that much memory, Python raises the error, not the picture's reader."""
 
     def load(self):
         raise MemoryError

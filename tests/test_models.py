@@ -360,14 +360,12 @@ def test_instance_normalization_against_numpy(mean, deviation):
 
 
 def test_batch_normalization_against_numpy():
-    arch = Architecture(norm="batch")
     rng = np.random.default_rng(5)
     value = rng.normal(2, 3, size=(4, 3, 5, 6)).astype(np.float32)
     other = rng.normal(-1, 2, size=(4, 3, 5, 6)).astype(np.float32)
     with nn.parameter_scope("layer"):
-        # after a convolution that changes nothing
-        x, w, b = variables(value, np.eye(3, dtype=np.float32)[:, :, None, None], np.zeros(3, np.float32))
-        trained, used = (models._normalized(x, w, b, "norm", arch, mode, "") for mode in (TRAIN, INFERENCE))
+        (x,) = variables(value)
+        trained, used = (models._batch_normalization(x, "norm", mode) for mode in (TRAIN, INFERENCE))
     trained.forward()
     mean, var = value.mean(axis=(0, 2, 3), keepdims=True), value.var(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(trained.d, (value - mean) / np.sqrt(var + 1e-5), rtol=0, atol=1e-4)

@@ -25,7 +25,7 @@ def notebook():
 
 @pytest.fixture()
 def execute(tmp_path, monkeypatch):
-    """Runs a notebook in a folder of its own, where it finds this project; nothing of the user's Jupyter is used."""
+    """Run a notebook in an empty folder, where it finds this project; the user's Jupyter configuration is not used."""
     for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))

@@ -22,6 +22,7 @@ from models import (
     generator,
     number_of_parameters,
 )
+from training.settings import Settings
 from translation.sequence import Batch
 from translation.translator import Translator
 
@@ -105,10 +106,11 @@ def test_sequential_translation(reference_case, made):
 
 
 def test_losses_of_the_training_steps(reference_case, on_backend):
-    model = InstaGAN(train_args("", training_flags(reference_case)))
+    model = InstaGAN(Settings.from_args(train_args("", training_flags(reference_case))))
     reference_case.set_parameters()
     letters, ins_per = {"x": "A", "y": "B"}, reference_case.settings["ins_per"]
-    batches = {d: Batch.of([read_sample(reference_case, "train", letter)], ins_per) for d, letter in letters.items()}
+    samples = {domain: read_sample(reference_case, "train", letter) for domain, letter in letters.items()}
+    batches = {domain: Batch.from_samples([one], ins_per) for domain, one in samples.items()}
     assert len(reference_case.steps) == 3
     for step in range(3):
         assert_losses(reference_case, step, model.step(batches).read(ALONE), on_backend)

@@ -24,9 +24,9 @@ from data.instances import iou
 from data.items import find_items
 from datasets import generate_shapes_dataset
 from masks import predicted_masks, segmenter_training
-from masks.segmenter import Segmenter, Settings, label_instances, load
+from masks.segmenter import Segmenter, SegmenterSettings, label_instances, load
 
-SMALL = Settings((32, 48), (False, False))
+SMALL = SegmenterSettings((32, 48), (False, False))
 NARROW = (16, 32, 32)
 
 
@@ -52,7 +52,7 @@ def make_small(patch):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A model that the command line trained for some seconds, and what it printed and wrote of its quality."""
+    """A model that the command line trained for some seconds, with the file of its quality."""
     path = tmp_path_factory.mktemp("model") / "shapes.h5"
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch)

@@ -24,10 +24,12 @@ from data import pictures
 from data.items import find_items
 from data.loader import Sample
 from datasets import generate_shapes_dataset as shapes
-from instagan import InstaGAN, Shown
+from instagan import InstaGAN
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
+from training.saving import Saver
+from training.settings import Settings
 from training.step_losses import StepLosses
-from translation.sequence import Batch, SequentialTranslation
+from translation.sequence import Batch, JudgedPictures, SequentialTranslation
 from weights import model_file
 
 KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
@@ -542,7 +544,7 @@ def test_batches_of_two_with_batch_normalization(start, data, tmp_path, run_scri
 @pytest.fixture()
 def make_model():
     def make(*arguments):
-        return InstaGAN(train_args("", [*SMALL, *map(str, arguments)]))
+        return InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, arguments)])))
 
     return make
 
@@ -558,13 +560,19 @@ def sample(instances, seed=0):
 
 def step(model, **shown):
     """The losses of an iteration on some samples of x and y."""
-    return model.step({domain: Batch.of(samples, model.ins_per) for domain, samples in shown.items()}).read(ALONE)
+    batches = {domain: Batch.from_samples(samples, model.settings.ins_per) for domain, samples in shown.items()}
+    return model.step(batches).read(ALONE)
+
+
+def solvers(model):
+    """Each network's Adam."""
+    return {name: solver for optimizer in model.optimizers.values() for name, solver in optimizer.solvers.items()}
 
 
 def updates(model):
     """How often each network's solver has updated its parameters."""
     counts = {}
-    for network, solver in model.solvers.items():
+    for network, solver in solvers(model).items():
         steps = {state.t for state in solver.get_states().values()}
         assert len(steps) == 1
         counts[network] = steps.pop()
@@ -612,8 +620,8 @@ def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_sam
     found = []
     for way in (kernels.in_turn, kernels.side_by_side, kernels.side_by_side):
         nn.clear_parameters()
-        model = InstaGAN(train_args("", size))
-        model.side_by_side = way
+        model = InstaGAN(Settings.from_args(train_args("", size)))
+        model.run_both = way
         found.append(([step(model, **batches) for _ in range(2)], model.parameters()))
     for losses, tolerance in zip(zip(found[0][0], found[1][0]), (1e-4, 3e-2)):
         # after an update of the weights, as in the tests of parity, rounding shows
@@ -687,7 +695,7 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
     target = {"x": "y", "y": "x"}[source]
     there, back = f"gen_{source}2{target}", f"gen_{target}2{source}"
     samples = [sample(3), sample(4, 1), sample(2, 2)]
-    progress = SequentialTranslation(Batch.of(samples, 2))
+    progress = SequentialTranslation(Batch.from_samples(samples, 2))
     for pass_ in range(2):
         batch = progress.mini_batch()
         u = power_iteration_vectors(model)
@@ -761,8 +769,8 @@ def test_discriminator_loss_is_half_of_what_numpy_says(make_model, target):
     model = make_model()
     u = power_iteration_vectors(model)
     samples = [sample(3), sample(1, 1), sample(0, 2)]
-    batch, shown = Batch.of(samples, 2), [(s.picture, s.masks) for s in samples]
-    loss = float(model.judge("y", Shown(batch.pictures, batch.masks, target, 1.0)).data)
+    batch, shown = Batch.from_samples(samples, 2), [(s.picture, s.masks) for s in samples]
+    loss = float(model.discriminator_pass("y", JudgedPictures(batch.pictures, batch.masks), target).data)
     put(u)
     scores = []
     empty = -np.ones((1, HEIGHT, WIDTH), np.float32)
@@ -782,7 +790,7 @@ def test_learning_rate_is_constant_and_then_falls_in_a_line(make_model):
     rates = {network: [] for network in NETWORKS}
     for epoch in range(11):
         model.set_learning_rate(epoch)
-        for network, solver in model.solvers.items():
+        for network, solver in solvers(model).items():
             rates[network].append(solver.learning_rate())
     for network, found in rates.items():
         full = 1e-3 if network.startswith("gen") else 3e-4
@@ -794,7 +802,7 @@ def test_without_a_decay_the_learning_rate_stays(make_model):
     model = make_model("-e", 5, "--lr-decay-start-epoch", 400)
     for epoch in range(5):
         model.set_learning_rate(epoch)
-        assert {round(s.learning_rate(), 9) for s in model.solvers.values()} == {2e-4}
+        assert {round(s.learning_rate(), 9) for s in solvers(model).values()} == {2e-4}
 
 
 @pytest.mark.parametrize(("flag", "still"), [("--learning-rate_G", "gen"), ("--learning-rate_D", "dis")])
@@ -812,12 +820,12 @@ def test_each_learning_rate_moves_its_own_networks(make_model, flag, still):
 def test_the_training_loop_sets_the_rate_of_each_epoch(data, tmp_path, monkeypatch):
     used = []
 
-    def noting(self, batches, totals):
-        used.append(self.solvers["dis_x"].learning_rate())
+    def noting(self, batches, shares):
+        used.append(self.optimizers["dis_x"].solvers["dis_x"].learning_rate())
         return StepLosses()
 
     monkeypatch.setattr(InstaGAN, "step", noting)
-    monkeypatch.setattr(train.Run, "save", lambda self: None)
+    monkeypatch.setattr(Saver, "save", lambda self, iteration: None)
     arguments = command_line(data, tmp_path, "-e", 4, "--lr-decay-start-epoch", 2, "--save-image-interval", 9)
     train.Run(train_args("", arguments)).train()
     epochs = np.array(used).reshape(4, EPOCH) / 2e-4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""translate.py as a user runs it, with a small random model: what comes back, and what is said about the rest."""
+"""translate.py as a user runs it, with a small random model: its results, and its messages about the rest."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def data(tmp_path):
 
 @pytest.fixture()
 def translated(run_main, model, tmp_path):
-    """Run translate.py's main here, into `out`; gives (exit code, standard output, standard error)."""
+    """Run translate.py's main here, into `out`; return (exit code, standard output, standard error)."""
 
     def run(*arguments, out=tmp_path / "out", of=model):
         return run_main(translate, "--model", of, "--output", out, "-c", "cpu", *arguments)
@@ -96,7 +96,7 @@ def translated(run_main, model, tmp_path):
 
 @pytest.fixture()
 def done(translated):
-    """Run it and expect it to succeed; gives standard output."""
+    """Run it and expect it to succeed; return standard output."""
 
     def run(*arguments, **more):
         code, out, err = translated(*arguments, **more)
@@ -276,7 +276,7 @@ def photo(tmp_path):
 
 
 def touched(folder, masks):
-    """Where a picture may differ: old and new masks, and a pixel of the network around, which is 10 of the photo's."""
+    """The pixels that may differ: old and new masks, and a pixel of the network around them, 10 pixels of the photo."""
     new = [image(path) for path in sorted((folder / "masks").glob("photo_*.png"))]
     union = np.any([m > 127 for m in [*masks, *new]], axis=0)
     return maximum_filter(union, 2 * 10 + 1)
@@ -389,8 +389,8 @@ def with_share(model, tmp_path, value):
 
 @pytest.mark.parametrize("value", [0.5, {"A": 0.0}, {"A": 1.5}, {"A": "x"}, {"A": True}, [1]])
 def test_a_share_that_is_none_is_refused(translated, data, model, tmp_path, value):
-    told = refusal(translated, tmp_path, "--dataroot", data, of=with_share(model, tmp_path, value))
-    assert "instance_share" in told
+    message = refusal(translated, tmp_path, "--dataroot", data, of=with_share(model, tmp_path, value))
+    assert "instance_share" in message
 
 
 def test_an_instance_is_shown_as_large_as_in_training(monkeypatch, done, photo, model, tmp_path):
@@ -481,7 +481,7 @@ def test_a_segmenter(done, data, tmp_path, run_main):
     import nnabla as nn
 
     nn.clear_parameters()
-    settings = segmenter.Settings((32, 32), (False, False))
+    settings = segmenter.SegmenterSettings((32, 32), (False, False))
     segmenter.Segmenter(settings, (4, 4)).save(tmp_path / "s.h5", {})
     alone = tmp_path / "alone"
     shutil.copytree(data / "testA", alone)
@@ -539,7 +539,7 @@ def test_what_has_no_mask_is_said(done, data, tmp_path):
 def test_a_mask_of_another_shape_is_told(done, data, tmp_path):
     Image.fromarray(mask(2, 2, 10, 10, 20, 16)).save(tmp_path / "m.png")
     said = done("--image", data / "testA" / "first.png", "--masks", tmp_path / "m.png")
-    assert "m.png is 16x20, its picture 20x16 (width x height): it is stretched" in said
+    assert "m.png is 16x20, its picture 20x16 (width x height): it is stretched to the picture" in said
 
 
 def test_a_label_map_that_is_given_as_a_mask_is_told(done, data, tmp_path):
@@ -565,7 +565,7 @@ def test_sizes_by_flag(done, data, tmp_path, height, width):
 
 
 def test_a_size_that_is_padded_is_the_padded_one_cropped_back(model):
-    """What is translated is the picture with its mirrored margin on the right and at the bottom."""
+    """The network translates the picture with a mirrored margin on the right and at the bottom."""
     import nnabla as nn
 
     nn.load_parameters(str(model))
@@ -712,7 +712,7 @@ def test_what_is_there_is_not_overwritten_unasked(translated, done, data, tmp_pa
 
 
 class Sources(HTMLParser):
-    """What a page refers to, its elements, and its text."""
+    """The links of a page, its elements, and its text."""
 
     def __init__(self, path):
         super().__init__(convert_charrefs=True)
@@ -730,7 +730,7 @@ class Sources(HTMLParser):
 
 
 def check_page(out):
-    """Every picture that the page shows or links to exists; gives the page."""
+    """Check that every picture that the page shows or links to exists; return the page."""
     page = Sources(out / "index.html")
     assert page.sources
     for source in page.sources:
@@ -860,8 +860,8 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[w[0] or "nothing" for w in WRONG])
 def test_wrong_usage_is_refused_in_one_line(translated, data, tmp_path, arguments, words):
     places = dict(data=data, A=data / "testA", seg=data / "testA_seg")
-    told = refusal(translated, tmp_path, *[a.format(**places) for a in arguments.split()])
-    assert all(word in told for word in words), told
+    message = refusal(translated, tmp_path, *[a.format(**places) for a in arguments.split()])
+    assert all(word in message for word in words), message
 
 
 def test_the_model_must_be_given_and_be_there(translated, data, tmp_path, run_script):
@@ -877,8 +877,8 @@ def test_a_model_without_this_direction(translated, data, model, tmp_path):
     parameters, config = model_file.load_model(model)
     kept = {n: v for n, v in parameters.items() if n.startswith("gen_x2y")}
     model_file.save_model(tmp_path / "one.h5", kept, {**config, "networks": ["gen_x2y"]})
-    told = refusal(translated, tmp_path, "--dataroot", data, "--direction", "BtoA", of=tmp_path / "one.h5")
-    assert "BtoA" in told and "one.h5" in told
+    message = refusal(translated, tmp_path, "--dataroot", data, "--direction", "BtoA", of=tmp_path / "one.h5")
+    assert "BtoA" in message and "one.h5" in message
     code, _, err = translated("--dataroot", data, "--direction", "AtoB", of=tmp_path / "one.h5")
     assert code == 0, err
 
@@ -911,8 +911,8 @@ def test_a_json_that_lacks_a_field_is_named(translated, data, model, tmp_path, m
     config = json.loads(model.with_suffix(".json").read_text())
     config.pop(missing)
     path.with_suffix(".json").write_text(json.dumps(config))
-    told = refusal(translated, tmp_path, "--dataroot", data, of=path)
-    assert "copy.json" in told and missing in told
+    message = refusal(translated, tmp_path, "--dataroot", data, of=path)
+    assert "copy.json" in message and missing in message
 
 
 def test_an_output_that_cannot_be_made_is_refused(translated, data, tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: all that a training run needs to go on, in one file that is whole or absent.
+"""Checkpoints: the whole state of a training run, in one file that is whole or absent.
 
 `checkpoint_NNNNNN.npz` holds arrays by name and, as bytes of JSON text, everything else. It is a zip file with
 checksums, and is read without executing anything, and into no more memory than the file has bytes.
@@ -22,18 +22,30 @@ import numpy as np
 
 from common import files
 from common.errors import UserError, printable
-from common.files import numbered
+from common.files import numbered_files
 
 Arrays = Dict[str, np.ndarray]
 State = Dict[str, Any]
 
-# what zipfile, NumPy and JSON raise on bytes that make no sense
-_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, LookupError, SyntaxError, RuntimeError)
-_DAMAGED += (ArithmeticError, MemoryError, struct.error, tokenize.TokenError)
+# the errors of zipfile, NumPy and JSON on bytes that make no sense
+_DAMAGED = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Path:
-    """Write the checkpoint of `iteration` into `folder`; gives its path."""
+    """Write the checkpoint of `iteration` into `folder`. Returns its path."""
     path = Path(folder) / f"checkpoint_{iteration:06d}.npz"
     with files.replacing(path) as part:
         _write(part, arrays, state)
@@ -41,7 +53,7 @@ def save(folder: str | Path, iteration: int, arrays: Arrays, state: State) -> Pa
 
 
 def dumps(arrays: Arrays, state: State) -> bytes:
-    """What `save` would write, for another process to put it into its checkpoint."""
+    """The bytes that `save` would write, for another process to put into its checkpoint."""
     file = io.BytesIO()
     _write(file, arrays, state)
     return file.getvalue()
@@ -49,14 +61,14 @@ def dumps(arrays: Arrays, state: State) -> bytes:
 
 def find(folder: str | Path) -> List[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return numbered(folder, "checkpoint", "npz")
+    return numbered_files(folder, "checkpoint", "npz")
 
 
 def load(path: str | Path) -> Tuple[Arrays, State]:
-    """Read a checkpoint: its arrays by name, and what is plain values.
+    """Read a checkpoint: its arrays by name, and its plain values.
 
     Raises:
-        UserError: where it is damaged, or is no file of `save`.
+        UserError: where it is damaged, or is not a file of `save`.
     """
     try:
         return _read(path, Path(path).stat().st_size)
@@ -65,10 +77,10 @@ def load(path: str | Path) -> Tuple[Arrays, State]:
 
 
 def loads(data: bytes) -> Tuple[Arrays, State]:
-    """Read what `dumps` gave.
+    """Read the bytes of `dumps`.
 
     Raises:
-        ValueError: where it is nothing of the kind.
+        ValueError: where they are something else.
     """
     try:
         return _read(io.BytesIO(data), len(data))
@@ -86,8 +98,8 @@ def load_newest(folder: str | Path) -> Tuple[Path, Arrays, State]:
         try:
             return (path, *load(path))
         except UserError as error:
-            print(f"{error}; taking the one before it", file=sys.stderr)
-    raise UserError(f"no checkpoint in {folder} is whole; bring one back, or start anew in another --monitor-path")
+            print(f"{error}; using the one before it", file=sys.stderr)
+    raise UserError(f"no checkpoint in {folder} is whole; restore one, or start again in another --monitor-path")
 
 
 def _write(file: str | Path | io.BytesIO, arrays: Arrays, state: State) -> None:
@@ -98,20 +110,20 @@ def _write(file: str | Path | io.BytesIO, arrays: Arrays, state: State) -> None:
 def _read(file: str | Path | io.BytesIO, size: int) -> Tuple[Arrays, State]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        # what is compressed, or in the file once and in its directory many times, can be larger than the file
+        # a member that is compressed, or listed several times, could expand to more than the file has
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         if not stored or sum(member.file_size for member in members) > size:
             raise ValueError("it is compressed")
-        found = {member.filename: _array(archive, member) for member in members}
-    state = json.loads(found.pop("state.npy").tobytes())
-    names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in found}
+        members_by_name = {member.filename: _array(archive, member) for member in members}
+    state = json.loads(members_by_name.pop("state.npy").tobytes())
+    names = {name: re.fullmatch(r"arrays/(.+)\.npy", name) for name in members_by_name}
     if type(state) is not dict or not all(names.values()):
-        raise ValueError("it is no checkpoint")
-    return {names[name][1]: array for name, array in found.items()}, state
+        raise ValueError("it is not a checkpoint")
+    return {names[name][1]: array for name, array in members_by_name.items()}, state
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array of the archive, whose checksum is verified; read-only."""
+    """One array of the archive, read-only. Its checksum is verified."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

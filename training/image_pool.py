@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image pool: D is shown earlier translations too (Shrivastava et al., CVPR 2017; used by CycleGAN)."""
+"""The image pool: D also judges earlier translations (Shrivastava et al., CVPR 2017; used by CycleGAN)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from translation.sequence import Translated
 class ImagePool:
     """Up to `size` earlier translations, each a picture (1, 3, H, W) with its masks (N, 1, H, W).
 
-    While it fills, `query` hands back what it is given. Then, with probability 1/2, it swaps it for a random earlier
-    one. Size 0 hands back everything.
+    There is an entry for each picture and pass, y'_m with b'_1, ..., b'_m, so they differ in their number of masks.
+    While it fills, `query` returns its argument. Then, with probability 1/2, it swaps it for a random earlier one.
+    With size 0 it always returns its argument.
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.size, self.rng = size, rng
+        self.size = size
+        self.rng = rng
         self.items: List[Translated] = []
 
     def query(self, item: Translated) -> Translated:
-        """Give a translation, get one to show to D."""
+        """Take a translation, and return one for D to judge."""
         if len(self.items) < self.size:
             self.items.append(item)
             return item

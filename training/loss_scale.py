@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dynamic loss scaling for half precision (Micikevicius et al., 2018)."""
+"""Dynamic loss scaling for half precision (Micikevicius et al., Mixed Precision Training, 2018)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ import numpy as np
 from backend import arrays
 from backend.precision import is_half
 
+START = 2.0**13  # small networks overflow at once with 2^17
+INTERVAL = 2000  # updates without an overflow until the scale doubles
+
 
 class LossScale:
-    """The factor by which a loss is multiplied before its gradients are taken in half precision, and they are divided.
+    """The factor on a loss while its gradients are computed in half precision; they are divided by it again.
 
-    Half knows no number between 0 and 6e-8, where most gradients of these losses are, and none above 65504. So the
-    factor doubles after `INTERVAL` updates without an overflow, and is halved upon one; that update is then to be done
-    again. `value` is 1, for good, where training is in float32.
+    Half has no number between 0 and 6e-8, where most gradients of these losses are, and none above 65504. So the
+    factor doubles after `INTERVAL` updates without an overflow, and is halved upon one; that update is then done
+    again. `value` stays 1 where training is in float32. `clean` counts the updates since the last change.
     """
 
-    # small networks overflow at once with 2^17
-    START, INTERVAL = 2.0**13, 2000
-
     def __init__(self) -> None:
-        self.value, self.clean = (self.START, 0) if is_half() else (1.0, 0)
+        self.value = START if is_half() else 1.0
+        self.clean = 0
 
-    def unscale(self, solvers: Sequence[S.Solver], gradients: Sequence[nn.NdArray]) -> bool:
-        """Divide the gradients of the solvers' parameters; False where they have overflowed and are to be taken anew.
+    def unscale_and_adapt(self, solvers: Sequence[S.Solver], gradients: Sequence[nn.NdArray]) -> bool:
+        """Divide the gradients by the scale, and adapt it. Returns False where they overflowed; compute them again.
 
         Raises:
             ArithmeticError: where no factor helps.
@@ -37,31 +38,34 @@ class LossScale:
         if not is_half():
             return True
         if not _finite(gradients):
-            self.value, self.clean = self.value / 2, 0
+            self.value /= 2
+            self.clean = 0
             if self.value < 1:
-                raise ArithmeticError("gradients are infinite or no numbers, whatever the loss scale")
+                raise ArithmeticError("gradients are NaN or infinite at every loss scale")
             return False
         for solver in solvers:
             solver.scale_grad(1 / self.value)
         self.clean += 1
-        if self.clean == self.INTERVAL:
-            self.value, self.clean = self.value * 2, 0
+        if self.clean == INTERVAL:
+            self.value *= 2
+            self.clean = 0
         return True
 
     def state(self) -> Dict[str, Any]:
-        """As plain values that JSON can hold."""
+        """The scale as plain values that JSON can hold."""
         return {"value": self.value, "clean": self.clean}
 
     def set_state(self, state: Dict[str, Any]) -> None:
         """Go on from a `state()`.
 
         Raises:
-            KeyError, TypeError or ValueError: where it is none.
+            KeyError, TypeError or ValueError: where it is not one.
         """
-        self.value, self.clean = float(state["value"]), int(state["clean"])
+        self.value = float(state["value"])
+        self.clean = int(state["clean"])
 
 
 def _finite(gradients: Sequence[nn.NdArray]) -> bool:
-    """Whether no number is infinite or none. Waits for the device once; `check_inf_or_nan_grad` does for each array."""
+    """Return whether all numbers are finite. Waits for the device once; NNabla's own check does for each array."""
     sums = F.stack(*[F.sum(gradient) for gradient in gradients])
     return bool(np.isfinite(arrays.read(sums)).all())

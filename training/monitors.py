@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run writes down: series of losses, the time it takes, curves.
+"""The records of a training run: series of losses, the time it takes, curves.
 
 The files are those of `nnabla.monitor` (`NAME.series.txt`, `NAME.timer.txt`), which truncates them when a run
-starts; these can be taken up again by a resumed run.
+starts; a resumed run goes on with these.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Log:
         self.path = path
 
     def add(self, line: str) -> None:
-        """Append a line; it is on its way to the disk when this returns."""
+        """Append a line; the system has it when this returns."""
         with open(self.path, "a", encoding="utf-8") as f:
             f.write(line + "\n")
 
     def state(self) -> str:
-        """All the lines so far."""
+        """The text so far."""
         return self.path.read_text(encoding="utf-8") if self.path.exists() else ""
 
     def set_state(self, text: str) -> None:
-        """Make the file what it was."""
+        """Go back to an earlier text."""
         files.write_text(self.path, text)
 
 
@@ -44,27 +44,28 @@ class Monitors:
     """The series of the ten losses and the timer of one run in `folder`, a line every `interval` iterations."""
 
     def __init__(self, folder: str | Path, interval: int) -> None:
-        self.folder, self.interval = Path(folder), interval
-        self._series = {name: Log(self.folder / f"{name}.series.txt") for name in LOSSES}
-        self._timer = Log(self.folder / "Training_time.timer.txt")
+        self._interval = interval
+        self._series = {name: Log(Path(folder) / f"{name}.series.txt") for name in LOSSES}
+        self._timer = Log(Path(folder) / "Training_time.timer.txt")
         self._pending: Dict[str, List[float]] = {name: [] for name in LOSSES}
         self._flushed = -1
-        self._elapsed, self._lap = 0.0, time.time()
+        self._elapsed = 0.0
+        self._lap = time.time()
 
     def start(self) -> None:
-        """Begin with empty files."""
+        """Start with empty files."""
         for log in (*self._series.values(), self._timer):
             log.set_state("")
 
     def add(self, iteration: int, losses: Dict[str, float]) -> None:
-        """Take the losses of iteration 0, 1, ...; one that did not occur in it is absent from `losses`."""
+        """Take the losses of iteration 0, 1, ...; one that does not exist in it is absent from `losses`."""
         for name, value in losses.items():
             self._pending[name].append(value)
-        if iteration - self._flushed >= self.interval:
+        if iteration - self._flushed >= self._interval:
             self.flush(iteration)
 
     def flush(self, iteration: int) -> None:
-        """Write a line for what came after the last one, `iteration` included."""
+        """Write a line for the iterations since the last one, up to and including `iteration`."""
         if iteration == self._flushed:
             return
         for name, values in self._pending.items():
@@ -74,10 +75,11 @@ class Monitors:
         now = time.time()
         self._elapsed += now - self._lap
         self._timer.add(f"{iteration} {now - self._lap} {iteration - self._flushed} {self._elapsed}")
-        self._flushed, self._lap = iteration, now
+        self._flushed = iteration
+        self._lap = now
 
     def state(self) -> Dict[str, Any]:
-        """All that was written and all that waits to be, as plain values that JSON can hold."""
+        """The texts written so far and the losses not yet written, as plain values that JSON can hold."""
         return {
             "series": {name: log.state() for name, log in self._series.items()},
             "timer": self._timer.state(),
@@ -90,23 +92,28 @@ class Monitors:
         """Go on from a `state()`: the files become what they were then.
 
         Raises:
-            KeyError, TypeError or ValueError: where it is none.
+            KeyError, TypeError or ValueError: where it is not one.
         """
         pending = {name: [float(value) for value in state["pending"][name]] for name in LOSSES}
         for name in LOSSES:
             _numbers(state["series"][name])
-        flushed, elapsed = operator.index(state["flushed"]), float(state["elapsed"])
+        flushed = operator.index(state["flushed"])
+        elapsed = float(state["elapsed"])
         for name, log in self._series.items():
             log.set_state(state["series"][name])
         self._timer.set_state(state["timer"])
-        self._pending, self._flushed, self._elapsed, self._lap = pending, flushed, elapsed, time.time()
+        self._pending = pending
+        self._flushed = flushed
+        self._elapsed = elapsed
+        self._lap = time.time()
 
 
 def draw_curves(folder: str | Path) -> List[str]:
-    """Draw `loss_KIND.png` for each kind of loss from the series files in `folder`; gives their names."""
+    """Draw `loss_KIND.png` for each kind of loss from the series files in `folder`. Returns their names."""
     from matplotlib.figure import Figure
 
-    folder, drawn = Path(folder), []
+    folder = Path(folder)
+    names = []
     for kind in KINDS:
         figure = Figure(figsize=(6, 3.4), layout="constrained")
         axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
@@ -117,14 +124,14 @@ def draw_curves(folder: str | Path) -> List[str]:
         if axes.lines:
             axes.legend()
         axes.set_ylim(bottom=0)
-        drawn.append(f"loss_{kind}.png")
-        with files.replacing(folder / drawn[-1]) as part:
+        names.append(f"loss_{kind}.png")
+        with files.replacing(folder / names[-1]) as part:
             figure.savefig(part, dpi=110)
-    return drawn
+    return names
 
 
 def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
-    """The losses in a few words for the progress bar: kind, mean over both domains."""
+    """The losses for the progress bar: the mean over both domains of each kind."""
     summary = {}
     for kind, label in zip(KINDS, ("G", "D", "cyc", "idt", "ctx")):
         values = [v for name, v in losses.items() if name.startswith(kind + "_loss")]
@@ -134,5 +141,5 @@ def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
 
 
 def _numbers(series: str) -> np.ndarray:
-    """The (iteration, value) rows of a series file's text. Raises ValueError where it is none."""
+    """The (iteration, value) rows of a series file's text. Raises ValueError where it is not one."""
     return np.array([float(word) for word in series.split()]).reshape(-1, 2)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -16,35 +15,45 @@ from common.errors import UserError
 from training import checkpoint
 
 LOCK = ".lock"
-# all that a run writes
-OURS = ("checkpoint_*.npz", "params_*.h5", "params_*.json", "args.json", "loss_*.png", "sample_*.png", "*.series.txt")
-OURS += ("*.timer.txt", "diverged_*.json")
-RUN = (("checkpoint", "npz"), ("params", "h5"))
+# all files that a run writes
+RUN_FILES = (
+    "checkpoint_*.npz",
+    "params_*.h5",
+    "params_*.json",
+    "args.json",
+    "loss_*.png",
+    "sample_*.png",
+    "*.series.txt",
+    "*.timer.txt",
+    "diverged_*.json",
+)
+# files that mark a folder as holding a run
+NUMBERED = (("checkpoint", "npz"), ("params", "h5"))
 
 
 @contextmanager
-def held(args: argparse.Namespace) -> Iterator[None]:
-    """Make the run's folders and hold them against other runs; what a killed run left half written is removed.
+def held(folder: Path, model_folder: Path, resume: bool) -> Iterator[None]:
+    """Make the run's folders and hold them against other runs; half-written files of a killed run are removed.
 
     Raises:
-        UserError: where one cannot be written into, another run is in it, or there is something that would be replaced.
+        UserError: where one cannot be written into, another run is in it, or a new run would replace something.
     """
-    folders = {"--monitor-path": Path(args.monitor_path)}
-    if args.model_save_path and Path(args.model_save_path).resolve() != Path(args.monitor_path).resolve():
-        folders["--model-save-path"] = Path(args.model_save_path)
+    folders = {"--monitor-path": folder}
+    if model_folder.resolve() != folder.resolve():
+        folders["--model-save-path"] = model_folder
     with ExitStack() as locks:
-        for flag, folder in folders.items():
-            files.make_folder(folder, flag)
-            if not args.resume:
-                _refuse_foreign(folder, flag)
-            busy = f"another run is writing into {folder}; wait for it, stop it, or give another {flag}"
+        for flag, path in folders.items():
+            files.make_folder(path, flag)
+            if not resume:
+                _refuse_foreign(path, flag)
+            busy = f"another run is writing into {path}; wait for it, stop it, or give another {flag}"
             try:
-                locks.enter_context(files.locked(folder / LOCK, busy))
-                files.remove_unfinished(folder, OURS)
+                locks.enter_context(files.locked(path / LOCK, busy))
+                files.remove_unfinished(path, RUN_FILES)
             except OSError as error:
-                raise UserError(f"cannot write into {folder} ({error.strerror}); give another {flag}") from None
-            if not args.resume and any(files.numbered(folder, *kind) for kind in RUN):
-                raise UserError(f"{folder} holds a run; go on with it by --resume, or give another {flag}")
+                raise UserError(f"cannot write into {path} ({error.strerror}); give another {flag}") from None
+            if not resume and any(files.numbered_files(path, *kind) for kind in NUMBERED):
+                raise UserError(f"{path} holds a run; go on with it by --resume, or give another {flag}")
         yield
 
 
@@ -52,29 +61,30 @@ def _refuse_foreign(folder: Path, flag: str) -> None:
     """Raise UserError where a new run would replace files of somebody else."""
     if (folder / LOCK).exists() or checkpoint.find(folder):
         return  # a run is in it, or was
-    others = [path for pattern in OURS for path in folder.glob(pattern)]
+    others = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
     if others:
         raise UserError(f"{folder} holds {others[0].name}, which a run would replace; give another {flag}")
 
 
-def write_args(args: argparse.Namespace) -> None:
-    """Write args.json, from which `--resume` takes what it is not given."""
-    files.write_text(Path(args.monitor_path) / "args.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+def write_args(folder: Path, args: Dict[str, Any]) -> None:
+    """Write args.json, from which `--resume` takes the arguments that it is not given."""
+    files.write_text(folder / "args.json", json.dumps(args, indent=2, sort_keys=True) + "\n")
 
 
 def resume_command(folder: Path, processes: int = 1) -> str:
-    """What to type to go on with the run of so many processes."""
+    """The command that goes on with the run of a number of processes."""
     start = f"mpirun --bind-to none -n {processes} " if processes > 1 else ""
     return f"{start}python train.py --monitor-path={shlex.quote(str(folder))} --resume"
 
 
 def check_space(folder: Path, copies: int, size: int) -> None:
-    """Raise UserError where the disk has no room for so many checkpoints with models, of `size` bytes each.
+    """Raise UserError where the disk has no room for `copies` checkpoints with models, of `size` bytes each.
 
     Those that are there already give their room back, since old ones are deleted.
     """
-    there = sum(path.stat().st_size for stem in ("checkpoint", "params") for path in folder.glob(f"{stem}_*"))
-    need, free = copies * size, shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for stem, _ in NUMBERED for path in folder.glob(f"{stem}_*"))
+    need = copies * size
+    free = shutil.disk_usage(folder).free
     if free + there < need:
         raise UserError(
             f"{folder} has {free >> 20} MB free, but {copies} checkpoints or models take {need >> 20} MB; "
@@ -83,20 +93,9 @@ def check_space(folder: Path, copies: int, size: int) -> None:
 
 
 def cannot_write(folder: Path, whole: Path | None, error: OSError, processes: int = 1) -> UserError:
-    """What to say where a file of the run cannot be written, and `whole` is its last whole checkpoint."""
+    """The error for a file of the run that cannot be written; `whole` is the last whole checkpoint."""
     kept = f"{whole.name} is whole" if whole else "there is no checkpoint yet"
     return UserError(
-        f"cannot write {error.filename or folder}: {error.strerror or error}; {kept}: mend that, then go on with: "
+        f"cannot write {error.filename or folder}: {error.strerror or error}; {kept}: fix that, then go on with: "
         f"{resume_command(folder, processes)}"
     )
-
-
-def write_divergence(folder: Path, iteration: int, problem: str, batch: Dict[str, Any]) -> str:
-    """Write down in which iteration and on which files the training diverged; says where, or what, if that fails."""
-    path = folder / f"diverged_{iteration:06d}.json"
-    record = {"iteration": iteration, "problem": problem, "batch": batch}
-    try:
-        files.write_text(path, json.dumps(record, indent=2) + "\n")
-    except OSError:
-        return json.dumps(batch)
-    return str(path)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page of pictures, in one HTML file that opens from disk and refers to nothing outside its folder.
 
-Its looks are in gallery.css and what moves in gallery.js; both are put into the page, which needs neither network nor
-JavaScript to show all that there is.
+gallery.css and gallery.js are copied into the page, which needs no network, and no JavaScript to show all its pictures.
 """
 
 from __future__ import annotations
@@ -20,20 +19,23 @@ from common import files
 from common.errors import UserError
 from data import pictures
 
-STYLE, SCRIPT = (Path(__file__).with_name(f"gallery.{kind}") for kind in ("css", "js"))
+STYLE = Path(__file__).with_name("gallery.css")
+SCRIPT = Path(__file__).with_name("gallery.js")
 
 TOOLS = """<div class="tools">
 <label class="js">Filter by name <input type="search" id="filter" autocomplete="off" spellcheck="false"></label>
 <output class="js" id="count" for="filter"></output>
 <label><input type="checkbox" id="outlines" autocomplete="off" checked> Outlines of the instances</label>
 {links}</div>
-<p class="js">Drag the handle between two pictures, or move it with the arrow keys, to lay the input over its
-translation; click a picture to see it large.</p>"""
+<p class="js">Drag the handle between two pictures, or move it with the arrow keys, to show the input over its
+translation; click a picture to enlarge it.</p>"""
 
-VIEWER = """<dialog id="viewer" aria-label="One picture, large">
+VIEWER = """<dialog id="viewer" aria-label="One picture, enlarged">
 <p><button type="button" id="previous">← Previous</button> <button type="button" id="next" autofocus>Next →</button>
 <button type="button" id="toggle">Outlines</button> <button type="button" id="close">Close</button></p>
-<div id="shown"></div></dialog>"""
+<div id="enlarged"></div></dialog>"""
+
+_PICTURES = ("before", "after", "outlines_before", "outlines_after")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Row:
 
 
 class Link(NamedTuple):
-    """What leads to a file: a caption, its path relative to the page, and its colour ("#rrggbb" or empty) on the
-    pictures."""
+    """A link to a file: a caption, its path relative to the page, and the colour of its instance ("#rrggbb" or empty)
+    in the pictures."""
 
     caption: str
     path: str
@@ -55,11 +57,11 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A picture and its translation: the name that the filter looks at, a title, and paths relative to the page.
+    """A picture and its translation: its name, which the page can filter by, a title, and paths relative to the page.
 
-    `outlines_before` and `outlines_after` are transparent pictures of the same shape (`outline_masks`), to be
-    laid over the input `before` and the translation `after`; empty where there are none. `files` are links
-    below, such as to each mask.
+    `outlines_before` and `outlines_after` are transparent pictures of the same proportions (`outline_masks`), shown
+    over the input `before` and the translation `after`; empty where there are none. `files` are links below the
+    pictures, such as to each mask.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Comparison:
     files: Sequence[Link] = ()
 
     def under(self, folder: str) -> Comparison:
-        """The same, for a page in the folder that `folder` is in."""
+        """The same comparison for a page in the parent of the folder named `folder`."""
         return replace(
             self,
             files=[link._replace(path=f"{folder}/{link.path}") for link in self.files],
@@ -79,13 +81,10 @@ class Comparison:
         )
 
 
-_PICTURES = ("before", "after", "outlines_before", "outlines_after")
-
-
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph below it (may be empty), a table whose first row is its header, rows of pictures (`wide`
-    shows these larger), and pictures to compare."""
+    """A heading, a paragraph (may be empty), a table whose first row is its header, rows of pictures (large if `wide`),
+    and pictures to compare."""
 
     heading: str
     text: str
@@ -96,19 +95,23 @@ class Section:
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page. Everything that comes from outside, file names too, is escaped."""
-    style, script = (f"\n{file.read_text('utf-8')}" for file in (STYLE, SCRIPT))
-    # whatever might get into the page: no other script runs, and nothing is loaded but pictures beside it
+    """Write the page; all text from outside, such as file names, is escaped."""
+    style = "\n" + STYLE.read_text("utf-8")
+    script = "\n" + SCRIPT.read_text("utf-8")
+    # a second line of defence: no other script runs, and only pictures beside the page are loaded
     policy = f"default-src 'none'; img-src 'self' file:; style-src {_hash(style)}; script-src {_hash(script)}"
-    compared = any(section.comparisons for section in sections)
+    has_comparisons = any(section.comparisons for section in sections)
+    body = [
+        line for i, section in enumerate(sections) for line in _section(Path(path).parent, f"section{i}", section)
+    ]
     page = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}; base-uri 'none'; form-action 'none'\">",
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>",
-        TOOLS.format(links=_links(sections)) if compared else "",
-        *(line for i, section in enumerate(sections) for line in _section(Path(path).parent, f"section{i}", section)),
-        f"{VIEWER}\n<script>{script}</script>" if compared else "",
+        TOOLS.format(links=_links(sections)) if has_comparisons else "",
+        *body,
+        f"{VIEWER}\n<script>{script}</script>" if has_comparisons else "",
         "</body></html>\n",
     ]
     files.write_text(path, "\n".join(filter(None, page)))
@@ -116,37 +119,38 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
 
 def write_comparisons(path: Path, comparisons: Dict[str, Comparison]) -> None:
     """Write comparisons by name as JSON, for `read_comparisons`."""
-    files.write_text(path, json.dumps({name: asdict(one) for name, one in comparisons.items()}, indent=1))
+    records = {name: asdict(comparison) for name, comparison in comparisons.items()}
+    files.write_text(path, json.dumps(records, indent=1))
 
 
 def read_comparisons(path: Path) -> Dict[str, Comparison]:
-    """The comparisons by name that were written to a file.
+    """Read comparisons by name from a file of `write_comparisons`.
 
     Raises:
-        UserError: where it is damaged, or refers to anything outside its folder, or comes from an earlier version.
+        UserError: where it is damaged, refers to a file outside its folder, or is of an earlier version.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if any("cells" in one for one in found.values()):
+        records = json.loads(path.read_text("utf-8"))
+        if any("cells" in record for record in records.values()):
             raise UserError(f"{path} was written by an earlier version; give another --output, or delete {path.parent}")
-        return {name: _comparison(one) for name, one in found.items()}
+        return {name: _comparison(record) for name, record in records.items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged; delete it, or give another --output") from None
 
 
 def _comparison(record: Dict[str, Any]) -> Comparison:
     """Raises ValueError, LookupError, TypeError or AttributeError where the record is of another form."""
-    found = Comparison(**{**record, "files": [Link(*link) for link in record["files"]]})
-    paths = [*(getattr(found, name) for name in _PICTURES), *(link.path for link in found.files)]
-    for text in [found.name, found.title, *paths, *(text for link in found.files for text in link)]:
-        text.encode("utf-8")  # there are halves of characters that cannot be written
+    comparison = Comparison(**{**record, "files": [Link(*link) for link in record["files"]]})
+    paths = [*(getattr(comparison, name) for name in _PICTURES), *(link.path for link in comparison.files)]
+    for text in [comparison.name, comparison.title, *paths, *(text for link in comparison.files for text in link)]:
+        text.encode("utf-8")  # raises for lone surrogates, which cannot be written into a page
     if any(path.startswith("/") or ".." in PurePosixPath(path).parts for path in paths):
         raise ValueError("a path that leads out of the folder")
-    return found
+    return comparison
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy calls an inline style or script."""
+    """The name of an inline style or script in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -168,7 +172,8 @@ def _section(folder: Path, anchor: str, section: Section) -> List[str]:
     lines += _table(section.table)
     lines += [_row(folder, row, section.wide) for row in section.rows]
     if section.comparisons:
-        lines += ['<div class="gallery">', *(_card(folder, one) for one in section.comparisons), "</div>"]
+        cards = [_card(folder, comparison) for comparison in section.comparisons]
+        lines += ['<div class="gallery">', *cards, "</div>"]
     return [*lines, "</section>"]
 
 
@@ -176,11 +181,13 @@ def _table(rows: Sequence[Sequence[str]]) -> List[str]:
     """Lines of HTML; none for an empty table."""
     if not rows:
         return []
-    header, *lines = (
-        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-        for tag, cells in zip(["th", *["td"] * len(rows)], rows)
-    )
+    header = _table_row(rows[0], "th")
+    lines = [_table_row(cells, "td") for cells in rows[1:]]
     return [f'<div class="table"><table><thead>{header}</thead>', *lines, "</table></div>"]
+
+
+def _table_row(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _row(folder: Path, row: Row, wide: bool) -> str:
@@ -193,25 +200,38 @@ def _row(folder: Path, row: Row, wide: bool) -> str:
     return f'<div class="row">{heading}<div class="{kind}">{cells}</div></div>'
 
 
-def _chip(colour: str) -> str:
-    """A spot of a colour; drawn, since the page's policy forbids styles that are written beside the text."""
-    spot = '<svg viewBox="0 0 10 10" aria-hidden="true"><rect x="1" y="1" width="8" height="8" rx="2" fill="{}"/></svg>'
-    return spot.format(escape(colour)) if colour else ""
-
-
-def _card(folder: Path, one: Comparison) -> str:
-    name = escape(one.name)
+def _card(folder: Path, comparison: Comparison) -> str:
+    name = escape(comparison.name)
+    title = escape(comparison.title)
     slider = (
         '<input class="js" type="range" min="0" max="100" value="0" autocomplete="off" '
-        f'aria-label="Lay the input over the translation of {name}, in percent"><span class="handle js"></span>'
+        f'aria-label="Part of the input shown over the translation of {name}, in percent">'
+        '<span class="handle js"></span>'
     )
-    before = _figure(folder, f"{one.name}: input", "input", one.before, one.outlines_before)
-    after = _figure(folder, f"{one.name}: translation", "translation", one.after, one.outlines_after, slider)
-    files = " ".join(f'<a href="{_url(f.path)}">{_chip(f.colour)}{escape(f.caption)}</a>' for f in one.files)
+    before = _figure(
+        folder, f"{comparison.name}: input", "input", comparison.before, comparison.outlines_before
+    )
+    after = _figure(
+        folder, f"{comparison.name}: translation", "translation", comparison.after, comparison.outlines_after, slider
+    )
+    links = " ".join(_link(link) for link in comparison.files)
+    footer = f'<p class="files">{links}</p>' if links else ""
     return (
-        f'<article data-name="{name}"><h3 dir="auto" title="{escape(one.title)}">{escape(one.title)}</h3>'
-        f'<div class="pair">{before}{after}</div>' + (f'<p class="files">{files}</p>' if files else "") + "</article>"
+        f'<article data-name="{name}"><h3 dir="auto" title="{title}">{title}</h3>'
+        f'<div class="pair">{before}{after}</div>{footer}</article>'
     )
+
+
+def _link(link: Link) -> str:
+    return f'<a href="{_url(link.path)}">{_chip(link.colour)}{escape(link.caption)}</a>'
+
+
+def _chip(colour: str) -> str:
+    """A spot of a colour, as SVG because the page's policy forbids style attributes."""
+    if not colour:
+        return ""
+    square = f'<rect x="1" y="1" width="8" height="8" rx="2" fill="{escape(colour)}"/>'
+    return f'<svg viewBox="0 0 10 10" aria-hidden="true">{square}</svg>'
 
 
 def _figure(folder: Path, alt: str, caption: str, source: str, outlines: str, slider: str = "") -> str:
@@ -223,10 +243,10 @@ def _figure(folder: Path, alt: str, caption: str, source: str, outlines: str, sl
 
 
 def _image(folder: Path, source: str, alt: str) -> str:
-    """A picture that is loaded when it is near; with its size, so that nothing moves when it comes."""
+    """A picture that is loaded when it scrolls near; its size is given, so that nothing moves when it arrives."""
     try:
         height, width = pictures.size_of(folder / source)
         size = f' width="{width}" height="{height}"'
     except (UserError, OSError):
-        size = ""  # the page shows that it is missing
+        size = ""  # the browser shows that it is missing
     return f'<img src="{_url(source)}" alt="{escape(alt)}"{size} loading="lazy">'

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network parameters in files, read without trusting them. It may import common and models."""
+"""Network parameters in files, which are read as untrusted input. It may import common and models."""

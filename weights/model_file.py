@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved models: `NAME.h5`, NNabla's own parameter format, and `NAME.json` beside it with what it takes to use them."""
+"""Saved models: `NAME.h5`, NNabla's own parameter format, and `NAME.json` beside it, which describes the networks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Config = Dict[str, Any]
 def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Config) -> None:
     """Write `path` (.h5) and the .json beside it, each whole or not at all; the .h5, which readers look for, last.
 
-    `parameters` maps full names such as "gen_x2y/encoder_image/conv1/W" to float32 arrays; the file is what
-    `nnabla.load_parameters` reads. `config` holds the fields of `Architecture` and whatever else is to be kept.
+    `parameters` maps full names such as "gen_x2y/encoder_image/conv1/W" to float32 arrays; `nnabla.load_parameters`
+    can read the file. `config` holds the fields of `Architecture` and whatever else is to be stored.
     """
     path = Path(path)
     files.write_text(path.with_suffix(".json"), json.dumps(config, indent=2, sort_keys=True) + "\n")
-    # in memory first: where a disk is full, HDF5 can end the process with a segmentation fault
+    # in memory first: on a full disk, HDF5 can end the process with a segmentation fault
     content = io.BytesIO()
-    # "earliest" is the format that h5_reader.py reads, whatever the library's own choice may become
+    # "earliest" is the format that h5_reader.py reads, whatever the library's default becomes
     with h5py.File(content, "w", libver="earliest") as f:
         for index, (name, value) in enumerate(parameters.items()):
             data = f.create_dataset(name, data=np.asarray(value, np.float32))
@@ -44,7 +44,7 @@ def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Conf
 
 
 def find_model(path: str | Path) -> Path:
-    """The .h5 file that `path` means: itself, or the newest `params_*.h5` of a run folder.
+    """The .h5 file `path`, or the newest `params_*.h5` of a run folder `path`.
 
     Raises:
         UserError: where there is none.
@@ -54,7 +54,7 @@ def find_model(path: str | Path) -> Path:
         raise UserError(f"no model at {path}; give a run folder (--monitor-path of train.py) or a .h5 file")
     if path.is_file():
         return path
-    saved = files.numbered(path, "params", "h5")
+    saved = files.numbered_files(path, "params", "h5")
     if not saved:
         raise UserError(f"{path} holds no params_*.h5; has the training saved a model yet? (--save-interval)")
     return saved[-1]
@@ -64,7 +64,7 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
     """Read a model's parameters, name to float32 array, and its .json.
 
     Raises:
-        UserError: where either file is missing or is not what it should be.
+        UserError: where either file is missing or damaged, or the .json does not describe the parameters.
     """
     path = Path(path)
     parameters = read_parameters(path)
@@ -73,16 +73,16 @@ def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:
         config = read_json(config_path)
         _check_config(config, parameters)
     except (OSError, ValueError, MemoryError) as error:
-        raise UserError(f"{config_path}, which says how {path.name} is built, cannot be used: {error}") from None
+        raise UserError(f"{config_path}, which describes {path.name}, cannot be used: {error}") from None
     return parameters, config
 
 
 def read_parameters(path: str | Path) -> Dict[str, np.ndarray]:
-    """All arrays of a .h5 file by full name.
+    """Read all arrays of a .h5 file, by full name.
 
     Raises:
-        UserError: where it is missing, cannot be read, or holds anything but arrays of 32-bit floats, as long together
-            as the file at most.
+        UserError: where it is missing, cannot be read, or holds anything but arrays of 32-bit floats, together no
+            larger than the file.
     """
     try:
         return read_arrays(path)
@@ -91,63 +91,73 @@ def read_parameters(path: str | Path) -> Dict[str, np.ndarray]:
 
 
 def architecture_of(config: Config) -> Architecture:
-    """The architecture a model's .json describes; widths of networks that it does not hold are left at 64.
+    """The architecture that a model's .json describes; fields of networks that it does not hold keep their defaults.
 
     Raises:
         KeyError: where a field is missing.
     """
-    given = {f.name: config[f.name] for f in fields(Architecture)}
-    return Architecture(**{name: value for name, value in given.items() if value is not None})
+    values = {field.name: config[field.name] for field in fields(Architecture)}
+    return Architecture(**{name: value for name, value in values.items() if value is not None})
+
+
+def model_config(arch: Architecture, **more: Any) -> Config:
+    """The contents of a model's .json: the architecture and `more`."""
+    return {**asdict(arch), **more}
 
 
 def set_parameters(values: Dict[str, np.ndarray], networks: Sequence[str], path: str | Path) -> None:
-    """Put `values` into the parameters of `networks`, which exist in NNabla's current scope.
+    """Copy `values` into the parameters of `networks`, which exist in NNabla's current scope.
 
-    NNabla's own loader takes a file with other names without a word; here names and shapes must agree exactly.
-    `path` is for the messages.
+    NNabla's own loader silently accepts a file with other names; here names and shapes must match exactly. `path` is
+    for the messages.
 
     Raises:
-        UserError: where a parameter is missing, unknown or of another shape.
+        UserError: where a parameter is missing, unknown, of another shape, or not finite.
     """
     for network in networks:
         with nn.parameter_scope(network):
-            own = nn.get_parameters(grad_only=False)
-        given = {name[len(network) + 1 :]: v for name, v in values.items() if name.startswith(network + "/")}
-        missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+            variables = nn.get_parameters(grad_only=False)
+        arrays = _of_network(values, network)
+        missing = sorted(variables.keys() - arrays.keys())
+        unknown = sorted(arrays.keys() - variables.keys())
         if missing or unknown:
-            what = f"lacks {missing[0]}" if missing else f"holds an unknown {unknown[0]}"
-            raise UserError(f"{path} is a model of another kind: {network} {what}")
-        for name, variable in own.items():
-            if variable.shape != given[name].shape:
+            difference = f"lacks {missing[0]}" if missing else f"holds an unknown {unknown[0]}"
+            raise UserError(f"{path} is a model of another kind: {network} {difference}")
+        for name, variable in variables.items():
+            array = arrays[name]
+            if variable.shape != array.shape:
                 raise UserError(
-                    f"{path} does not fit: {network}/{name} is {given[name].shape}, not {variable.shape}; "
+                    f"{path} does not fit: {network}/{name} is {array.shape}, not {variable.shape}; "
                     "use the --ngf, --ndf, --n-blocks and --n-layers-D that it was trained with"
                 )
-            if not np.isfinite(given[name]).all():
+            if not np.isfinite(array).all():
                 raise UserError(f"{path}: {network}/{name} holds NaN or infinity: the training diverged; give another")
-            variable.d = given[name]
+            variable.d = array
 
 
 def shown_architecture(parameters: Dict[str, np.ndarray], network: str) -> Dict[str, int]:
-    """What the names and shapes of a network's parameters show: "ngf" and "n_blocks", or "ndf" and "n_layers_D".
+    """The architecture that names and shapes of a network's parameters show: "ngf" and "n_blocks" of a generator, "ndf"
+    and "n_layers_D" of a discriminator.
 
-    The largest weights are looked at too, so that creating such a network takes memory in proportion to them.
+    The shapes of the largest weights are checked, so that creating the network takes memory in proportion to them.
 
     Raises:
-        ValueError: where these contradict each other.
+        ValueError: where the shapes contradict each other.
     """
-    shapes = {name[len(network) + 1 :]: np.shape(v) for name, v in parameters.items() if name.startswith(network + "/")}
-    first = "encoder_image" if network.startswith("gen") else "feature_image"
+    shapes = {name: np.shape(array) for name, array in _of_network(parameters, network).items()}
+    is_generator = network.startswith("gen")
+    first = "encoder_image" if is_generator else "feature_image"
     width, *_ = shapes.get(f"{first}/conv1/W") or (0,)
-    if network.startswith("gen"):
+    if is_generator:
         blocks = [name for name in shapes if re.fullmatch(first + r"/block\d+/conv[12]/W", name)]
         expected = {name: (4 * width, 4 * width, 3, 3) for name in blocks}
         expected[f"{first}/conv3/W"] = (4 * width, 2 * width, 3, 3)
         shown = {"ngf": width, "n_blocks": len(blocks) // 2}
     else:
-        layers = sum(re.fullmatch(first + r"/conv\d+/W", name) is not None for name in shapes)
-        into, out = (2 * width * min(2**i, 8) for i in (layers - 1, layers))
-        expected = {"classifier/conv1/W": (out, into, 4, 4)}
+        layers = len([name for name in shapes if re.fullmatch(first + r"/conv\d+/W", name)])
+        input_channels = 2 * width * min(2 ** (layers - 1), 8)
+        output_channels = 2 * width * min(2**layers, 8)
+        expected = {"classifier/conv1/W": (output_channels, input_channels, 4, 4)}
         shown = {"ndf": width, "n_layers_D": layers}
     for name, shape in expected.items():
         if not width or shapes.get(name) != shape:
@@ -155,9 +165,15 @@ def shown_architecture(parameters: Dict[str, np.ndarray], network: str) -> Dict[
     return shown
 
 
+def _of_network(arrays: Dict[str, np.ndarray], network: str) -> Dict[str, np.ndarray]:
+    """The arrays of one network, by their names within it."""
+    prefix = f"{network}/"
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
-    """Raise ValueError unless `config` has what translate.py needs, in its right type, and describes `parameters`."""
-    needed = [f.name for f in fields(Architecture)] + ["networks", "ins_per", "set_order"]
+    """Raise ValueError unless `config` has all that translate.py needs, of the right types, and fits `parameters`."""
+    needed = [field.name for field in fields(Architecture)] + ["networks", "ins_per", "set_order"]
     missing = [name for name in needed if name not in config] if isinstance(config, dict) else needed
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
@@ -172,7 +188,7 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
         if value is not None and (type(value) is not int or not least <= value <= LARGEST_SIDE):
             raise ValueError(f"its {name} is not a whole number from {least} to {LARGEST_SIDE}")
     shares = config.get("instance_share", {})
-    if not isinstance(shares, dict) or not all(s is None or type(s) is float and 0 < s <= 1 for s in shares.values()):
+    if not isinstance(shares, dict) or not all(_is_share(share) for share in shares.values()):
         raise ValueError("its instance_share is not a share for each domain")
     for network in networks:
         for name, value in shown_architecture(parameters, network).items():
@@ -180,6 +196,5 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
                 raise ValueError(f"its {name} is {config[name]!r:.40}, but {network} has {value}")
 
 
-def model_config(arch: Architecture, **more: Any) -> Config:
-    """What goes into a model's .json: the architecture and `more`."""
-    return {**asdict(arch), **more}
+def _is_share(value: Any) -> bool:
+    return value is None or type(value) is float and 0 < value <= 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding CUDA's libraries, on stand-ins that need each other as NVIDIA's do, and what is said where one is missing.
+"""Finding CUDA's libraries, on stand-ins that need each other as NVIDIA's do, and the message where one is missing.
 
-Which needs which was read from the wheels of requirements-cuda.txt (`objdump -p`). The stand-ins know no folder of each
-other (no RUNPATH), so each loads only if what it needs is loaded already.
+`NEEDS` was read from the wheels of requirements-cuda.txt (`objdump -p`). The stand-ins do not know each other's folders
+(no RUNPATH), so each loads only after those that it needs.
 """
 
 import os
@@ -35,7 +35,7 @@ FOLDERS = {"libcudart": "cuda_runtime", "libcublas": "cublas", "libnvJitLink": "
            "libcusolver": "cusolver", "libcurand": "curand", "libcufft": "cufft", "libcudnn": "cudnn",
            "libnvrtc": "cuda_nvrtc", "libnccl": "nccl"}
 
-# says what is wrong, then which of the stand-ins were loaded, then whether the extension works
+# prints the problem, then the stand-ins that were loaded
 PROGRAM = """
 import ctypes, os, sys
 from backend import cuda_libraries
@@ -51,7 +51,7 @@ def _symbol(name):
 
 
 def _compile(name, folder, where):
-    """A library whose one function adds 1 to what those of its needs return."""
+    """A library with one function, which adds 1 to the sum of those in the libraries that it needs."""
     needs = NEEDS.get(name, [])
     declared = "".join(f"int {_symbol(n)}(void);" for n in needs)
     total = "".join(f" + {_symbol(n)}()" for n in needs)
@@ -64,7 +64,7 @@ def _compile(name, folder, where):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """A folder with all of the stand-ins; each is there before those that need it."""
+    """A folder with all of the stand-ins, each compiled before those that need it."""
     if sys.platform != "linux" or not shutil.which("gcc"):
         pytest.skip("needs Linux and gcc")
     folder = tmp_path_factory.mktemp("compiled")
@@ -99,15 +99,15 @@ class Machine:
             self.install(name, self.wheel(name).parent)
 
     def load(self):
-        """What is said of the libraries, and which ones are loaded."""
+        """The message about the libraries, and those that are loaded."""
         # -S: the environment that runs the tests may hold NVIDIA's wheels
         done = subprocess.run(
             [sys.executable, "-S", "-c", PROGRAM, str(self.root)], cwd=self.root, capture_output=True, text=True,
             env={**os.environ, "PYTHONPATH": f"{self.site}:{ROOT}", "LD_LIBRARY_PATH": str(self.system)},
         )
         assert done.returncode == 0, done.stderr
-        said, loaded = done.stdout.split("\n", 1)
-        return said, set(loaded.split())
+        message, loaded = done.stdout.split("\n", 1)
+        return message, set(loaded.split())
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def machine(tmp_path, compiled):
 
 @pytest.fixture
 def no_cuda_here():
-    """Skips where the true system has a library that a test wants to be missing."""
+    """Skip where this system has a library that a test needs to be missing."""
     program = "import ctypes, sys\nfor n in sys.argv[1:]:\n try: ctypes.CDLL(n); print(n)\n except OSError: pass"
     names = ["libcuda.so.1", "libcudart.so.11.0", *PACKAGES]
-    found = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True).stdout
-    if found:
-        pytest.skip(f"this system has {found.split()[0]}")
+    present = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True).stdout
+    if present:
+        pytest.skip(f"this system has {present.split()[0]}")
 
 
 def _inside(machine, paths):
@@ -133,14 +133,14 @@ def test_nccl_is_loaded_where_it_is_there(machine):
     """NNabla opens it by its name, and would look in folders of the system only."""
     machine.install_wheels()
     machine.install(NCCL, machine.wheel(NCCL).parent)
-    said, loaded = machine.load()
-    assert said == "" and str(machine.wheel(NCCL).relative_to(machine.root)) in loaded
+    message, loaded = machine.load()
+    assert message == "" and str(machine.wheel(NCCL).relative_to(machine.root)) in loaded
 
 
-def test_those_of_the_environment_are_loaded_before_what_needs_them(machine):
+def test_libraries_of_the_environment_are_loaded_before_those_that_need_them(machine):
     machine.install_wheels()
-    said, loaded = machine.load()
-    assert said == ""
+    message, loaded = machine.load()
+    assert message == ""
     files = [*map(machine.wheel, PACKAGES), machine.system / "libcuda.so.1",
              machine.site / "nnabla_ext/cuda/libnnabla_cuda-120_8.so"]
     assert loaded == _inside(machine, files)
@@ -155,11 +155,11 @@ def test_the_stand_ins_do_not_load_by_themselves(machine, no_cuda_here):
         assert subprocess.run(run, capture_output=True, text=True).stdout.startswith(f"{NEEDS[name][0]}: cannot open")
 
 
-def test_those_of_the_system_serve_where_the_environment_has_none(machine):
+def test_libraries_of_the_system_serve_where_the_environment_has_none(machine):
     for name in PACKAGES:
         machine.install(name, machine.system)
-    said, loaded = machine.load()
-    assert said == ""
+    message, loaded = machine.load()
+    assert message == ""
     assert {f"system/{name}" for name in NEEDS["libnnabla_cuda-120_8.so"]} < loaded
 
 
@@ -167,8 +167,8 @@ def test_the_environment_goes_before_the_system(machine):
     machine.install_wheels()
     for name in PACKAGES:
         machine.install(name, machine.system)
-    said, loaded = machine.load()
-    assert said == "" and {path for path in loaded if path.startswith("system")} == {"system/libcuda.so.1"}
+    message, loaded = machine.load()
+    assert message == "" and {path for path in loaded if path.startswith("system")} == {"system/libcuda.so.1"}
 
 
 @pytest.mark.parametrize("name", ["libcudart.so.12", "libcublasLt.so.12", "libnvJitLink.so.12", "libcufft.so.11",
@@ -176,17 +176,17 @@ def test_the_environment_goes_before_the_system(machine):
 def test_a_missing_one_is_named_with_its_package(machine, no_cuda_here, name):
     machine.install_wheels()
     machine.wheel(name).unlink()
-    said, _ = machine.load()
+    message, _ = machine.load()
     all_of_it = "pip install -r requirements-cuda.txt"
-    assert said == f"{name} is missing: pip install {PACKAGES[name]}, or all of it: {all_of_it}"
+    assert message == f"{name} is missing: pip install {PACKAGES[name]}, or all of it: {all_of_it}"
 
 
-def test_a_missing_driver_is_no_matter_of_pip(machine, no_cuda_here):
+def test_a_missing_driver_is_not_for_pip(machine, no_cuda_here):
     machine.install_wheels()
     (machine.system / "libcuda.so.1").unlink()
-    said, loaded = machine.load()
-    assert said.startswith("libcuda.so.1 is missing: it comes with the NVIDIA driver") and "pip" not in said
-    assert not loaded  # gigabytes in vain
+    message, loaded = machine.load()
+    assert message.startswith("libcuda.so.1 is missing: it comes with the NVIDIA driver") and "pip" not in message
+    assert not loaded  # that would read gigabytes for nothing
 
 
 DAMAGES = {
@@ -198,12 +198,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_broken_one_is_told(machine, damage):
+def test_a_broken_one_is_reported(machine, damage):
     machine.install_wheels()
     path = machine.wheel("libcusparse.so.12")
     path.write_bytes(damage(path.read_bytes()))
-    said, _ = machine.load()
-    assert f"{path} does not load: " in said and f"--force-reinstall {PACKAGES[path.name]}" in said
+    message, _ = machine.load()
+    assert f"{path} does not load: " in message and f"--force-reinstall {PACKAGES[path.name]}" in message
 
 
 def test_an_extension_for_cuda_11_does_not_meet_the_libraries_of_cuda_12(machine):
@@ -212,8 +212,8 @@ def test_an_extension_for_cuda_11_does_not_meet_the_libraries_of_cuda_12(machine
     machine.extension("libnnabla_cuda-116_8.so")
     for name in ("libcudart.so.11.0", "libcudnn.so.8"):
         machine.install(name, machine.system)
-    said, loaded = machine.load()
-    assert said == "" and not any("nvidia" in path for path in loaded)
+    message, loaded = machine.load()
+    assert message == "" and not any("nvidia" in path for path in loaded)
     assert {"system/libcudnn.so.8", "system/libcudart.so.11.0"} < loaded
 
 
@@ -229,15 +229,15 @@ def test_the_packages_are_those_of_the_requirements():
     assert required == {*PACKAGES.values(), "nnabla-ext-cuda120==1.39.0"}
 
 
-# What context.py makes of it
+# The messages of context.py about it
 
 
 def _refusal():
     with pytest.raises(UserError) as refused:
         context.set_context("cudnn", "1")
-    # auto says the same, and takes the CPU
-    said = context.set_context("auto", "1")
-    assert said.startswith("context: cpu, since ") and said[20:] in str(refused.value)
+    # auto gives the same reason, and takes the CPU
+    message = context.set_context("auto", "1")
+    assert message.startswith("context: cpu, since ") and message[20:] in str(refused.value)
     assert nn.get_current_context().backend == ["cpu:float"]
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -245,9 +245,9 @@ def _refusal():
 
 @pytest.fixture
 def extension(monkeypatch):
-    """An extension that works, with the devices 0 and 1; NNabla's context, though, is the CPU's."""
+    """An extension that works, with the devices 0 and 1; only, NNabla's context is the CPU's."""
     cpu = nn.Context(["cpu:float"], "CpuCachedArray", "0")
-    module = SimpleNamespace(get_devices=lambda: ["0", "1"], check_gpu=lambda device: None, context=lambda **how: cpu)
+    module = SimpleNamespace(get_devices=lambda: ["0", "1"], check_gpu=lambda device: None, context=lambda **_: cpu)
     monkeypatch.setitem(sys.modules, "nnabla_ext.cudnn", module)
     monkeypatch.setattr(cuda_libraries, "load", lambda: "")
     monkeypatch.setattr(nn, "available_contexts", ["cpu", "cuda", "cudnn"])
@@ -273,8 +273,8 @@ def test_a_missing_library_is_why_the_gpu_is_not_taken(monkeypatch, extension):
 def test_the_cause_is_taken_from_nnablas_error(extension):
     cause = '(cudaGetDeviceCount(&count)) failed with "no CUDA-capable device is detected" (cudaErrorNoDevice)'
     extension.get_devices = _failing(f"target_specific error in get\n/src/init.cpp:1725\n{cause}.\n\n")
-    told = _refusal()
-    assert f"there is no CUDA device: {cause};" in told and "init.cpp" not in told
+    message = _refusal()
+    assert f"there is no CUDA device: {cause};" in message and "init.cpp" not in message
 
 
 def test_another_device_than_asked_for_is_not_taken(extension):
@@ -282,7 +282,7 @@ def test_another_device_than_asked_for_is_not_taken(extension):
     assert "no CUDA device 1; there are 0" in _refusal()
 
 
-def test_a_driver_that_does_not_tell_about_the_device(extension):
+def test_a_driver_that_does_not_answer_about_the_device(extension):
     extension.check_gpu = _failing("NVML Shared Library Not Found")
     assert "device 1: NVML Shared Library Not Found" in _refusal()
 
@@ -295,7 +295,7 @@ def test_no_extension_says_how_to_get_it(monkeypatch):
 
 @pytest.fixture
 def write_extension(monkeypatch, tmp_path):
-    """Writes the module nnabla_ext.cudnn, to be imported."""
+    """Write the module nnabla_ext.cudnn, to be imported."""
     module = tmp_path / "nnabla_ext/cudnn/__init__.py"
     module.parent.mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
@@ -305,7 +305,7 @@ def write_extension(monkeypatch, tmp_path):
     sys.modules.pop("nnabla_ext.cudnn", None)
 
 
-def test_what_the_extension_prints_and_logs_is_told_in_the_one_line(write_extension, capsys, caplog):
+def test_messages_that_the_extension_prints_and_logs_become_one_line(write_extension, capsys, caplog):
     # as nnabla-ext-cuda120 does where cuDNN is not there
     write_extension(
         "from nnabla.logger import logger\n"
@@ -318,7 +318,7 @@ def test_what_the_extension_prints_and_logs_is_told_in_the_one_line(write_extens
     assert capsys.readouterr().out == "" and caplog.text == ""
 
 
-def test_an_extension_that_refuses_to_be_imported_is_told(write_extension):
+def test_an_extension_that_cannot_be_imported_is_reported(write_extension):
     write_extension("raise ValueError('your GPU is not supported\\nset this to avoid it')")
     assert "the CUDA extension does not load: your GPU is not supported;" in _refusal()
 

@@ -23,16 +23,19 @@ from backend.context import set_context
 from backend.pinned_uploads import Uploader
 from backend.processes import ALONE
 from common.errors import UserError
+from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
-from masks.segmenter import Segmenter, Settings
+from masks.segmenter import Segmenter, SegmenterSettings
 from metrics.classifier import Classifier
 from models import Architecture, generator
 from tests.helpers import ROOT
 from tests.helpers.pretended_gpu import pretend
 from training import checkpoint
-from training.loss_scale import LossScale
-from training.step_losses import Diverged, StepLosses
+from training.divergence import Diverged
+from training.loss_scale import INTERVAL, START, LossScale
+from training.settings import Settings
+from training.step_losses import StepLosses
 from translation.sequence import Batch
 
 SIZES = "--loadSizeH 12 --loadSizeW 16 --fineSizeH 12 --fineSizeW 16".split()
@@ -144,9 +147,9 @@ def reads(monkeypatch):
         found.append(iteration[0])
         return read(array)
 
-    def noting(self, batches, totals):
+    def noting(self, batches, shares):
         iteration[0] += 1
-        return step(self, batches, totals)
+        return step(self, batches, shares)
 
     monkeypatch.setattr(arrays, "read", counted)
     monkeypatch.setattr(InstaGAN, "step", noting)
@@ -192,9 +195,9 @@ def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main,
     """It is seen at the next log step only."""
     step, add, done = InstaGAN.step, StepLosses.add, []
 
-    def noting(self, batches, totals):
+    def noting(self, batches, shares):
         done.append(self)
-        return step(self, batches, totals)
+        return step(self, batches, shares)
 
     def spoiling(self, name, share, value):
         if len(done) == 5 and name == "identity_mapping_loss_x":
@@ -204,8 +207,8 @@ def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main,
     monkeypatch.setattr(InstaGAN, "step", noting)
     monkeypatch.setattr(StepLosses, "add", spoiling)
     shown = []
-    take = train.DataIterator.next
-    monkeypatch.setattr(train.DataIterator, "next", lambda self: shown.append(take(self)) or shown[-1])
+    take = DataIterator.next
+    monkeypatch.setattr(DataIterator, "next", lambda self: shown.append(take(self)) or shown[-1])
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cudnn", "--log-step", 4, "--save-interval", 9))
     assert code == 2 and len(done) == 8 and "identity_mapping_loss_x is nan in iteration 4" in err
     record = json.loads((tmp_path / "diverged_000004.json").read_text())
@@ -363,8 +366,18 @@ def test_statistics_do_not_overflow():
     np.testing.assert_allclose(y.d, want, atol=1e-3)
 
 
+def scales(model):
+    """The loss scale of each optimizer."""
+    return [optimizer.scale for optimizer in model.optimizers.values()]
+
+
+def solvers(model):
+    """Adam of each network."""
+    return [solver for optimizer in model.optimizers.values() for solver in optimizer.solvers.values()]
+
+
 def model_and_batches(*more):
-    model = InstaGAN(train_args("", [*SMALL, *map(str, more)]))
+    model = InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, more)])))
     random = np.random.default_rng(0)
     # weights of 0.02 leave most gradients of so small a network below what half precision knows
     for name, variable in nn.get_parameters().items():
@@ -374,7 +387,7 @@ def model_and_batches(*more):
     for domain in "xy":
         masks = -np.ones((3, 12, 16), np.float32)
         masks[0, :5, :9] = masks[1, 6:, 8:] = masks[2, 3:9, 3:7] = 1
-        batches[domain] = Batch([random.uniform(-1, 1, (3, 12, 16))], [masks], model.ins_per)
+        batches[domain] = Batch([random.uniform(-1, 1, (3, 12, 16))], [masks], model.settings.ins_per)
     return model, batches
 
 
@@ -389,21 +402,21 @@ def test_losses_in_half_are_those_in_float(clean_nnabla):
         assert all(v.data.dtype == np.float32 for v in nn.get_parameters(grad_only=False).values())
     for one, other, tolerance in zip(*found, (0.01, 0.05)):
         assert len(one) == 10 and other == pytest.approx(one, rel=tolerance)
-    assert {scale.value for scale in model.scales.values()} == {LossScale.START}
-    assert all(scale.clean == 4 for scale in model.scales.values()), "two passes in each of two iterations"
+    assert {scale.value for scale in scales(model)} == {START}
+    assert all(scale.clean == 4 for scale in scales(model)), "two passes in each of two iterations"
 
 
 @pytest.mark.usefixtures("half")
 def test_an_overflow_halves_the_scale_and_is_done_again():
     model, batches = model_and_batches()
-    for scale in model.scales.values():
+    for scale in scales(model):
         scale.value = 2.0**18
     first = model.step(batches).read(ALONE)
     assert all(np.isfinite(v).all() for v in model.parameters().values())
-    assert all(scale.clean >= 1 for scale in model.scales.values())
-    assert 1 <= model.scales["gen"].value < 2**18
+    assert all(scale.clean >= 1 for scale in scales(model))
+    assert 1 <= model.optimizers["gen"].scale.value < 2**18
     # nothing is left out: each solver has had its update in both passes
-    assert {s.t for solver in model.solvers.values() for s in solver.get_states().values()} == {2}
+    assert {s.t for solver in solvers(model) for s in solver.get_states().values()} == {2}
     nn.clear_parameters()
     again, batches = model_and_batches()
     assert again.step(batches).read(ALONE) == pytest.approx(first, rel=0.02)
@@ -415,15 +428,15 @@ def test_the_scale_does_not_change_the_update():
     for value in (2.0**10, 2.0**12):
         nn.clear_parameters()
         model, batches = model_and_batches()
-        for scale in model.scales.values():
+        for scale in scales(model):
             scale.value = value
         before = model.parameters()
         model.step(batches)
-        assert {scale.value for scale in model.scales.values()} == {value}
+        assert {scale.value for scale in scales(model)} == {value}
         after = model.parameters()
         moved.append(np.concatenate([(after[n] - before[n]).ravel() for n in after if n.endswith("/W")]))
         # Adam's steps would not show a factor that was left in the gradients; its means of them do
-        states = [state.pstate["mean"] for solver in model.solvers.values() for state in solver.get_states().values()]
+        states = [state.pstate["mean"] for solver in solvers(model) for state in solver.get_states().values()]
         means.append(np.array([np.abs(mean.d).mean() for mean in states]))
     assert np.abs(moved[0]).max() > 1e-4
     # signs of gradients near zero are rounding's, and Adam's first updates are signs
@@ -436,14 +449,14 @@ def test_the_scale_does_not_change_the_update():
 @pytest.mark.usefixtures("half")
 def test_gradients_that_no_scale_makes_finite_are_a_divergence():
     model, batches = model_and_batches()
-    model.scales["gen"].value = 2.0
-    next(iter(model.trained["gen_x2y"].values())).d = np.nan
-    with pytest.raises(Diverged, match="^gen: gradients are infinite or no numbers, whatever the loss scale"):
+    model.optimizers["gen"].scale.value = 2.0
+    next(iter(model.optimizers["gen"].parameters["gen_x2y"].values())).d = np.nan
+    with pytest.raises(Diverged, match="^gen: gradients are NaN or infinite at every loss scale"):
         model.step(batches)
 
 
 def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main, monkeypatch):
-    unscale, asked = LossScale.unscale, []
+    unscale, asked = LossScale.unscale_and_adapt, []
 
     def failing(self, *arguments):
         asked.append(self)
@@ -451,7 +464,7 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
             raise ArithmeticError("gradients are none")
         return unscale(self, *arguments)
 
-    monkeypatch.setattr(LossScale, "unscale", failing)
+    monkeypatch.setattr(LossScale, "unscale_and_adapt", failing)
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "-t", "half", "--ins-max", 1))
     assert code == 2 and "gen: gradients are none in iteration 1 (" in err
     assert (tmp_path / "diverged_000001.json").is_file()
@@ -461,25 +474,25 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_one_number_that_is_none_is_an_overflow(value):
     gradients = [np.ones((40, 50), np.float32), np.full(7, 6e4, np.float16)]
-    assert LossScale().unscale([], [nn.NdArray.from_numpy_array(g) for g in gradients])
+    assert LossScale().unscale_and_adapt([], [nn.NdArray.from_numpy_array(g) for g in gradients])
     gradients[0][30, 20] = value
     scale = LossScale()
     scale.clean = 5
-    assert not scale.unscale([], [nn.NdArray.from_numpy_array(g) for g in gradients])
-    assert (scale.value, scale.clean) == (LossScale.START / 2, 0)
+    assert not scale.unscale_and_adapt([], [nn.NdArray.from_numpy_array(g) for g in gradients])
+    assert (scale.value, scale.clean) == (START / 2, 0)
 
 
 @pytest.mark.usefixtures("half")
 def test_the_scale_grows_after_clean_updates():
     scale = LossScale()
-    scale.clean, gradients = LossScale.INTERVAL - 2, [nn.NdArray.from_numpy_array(np.ones(3))]
-    assert scale.unscale([], gradients) and scale.value == LossScale.START
-    assert scale.unscale([], gradients) and (scale.value, scale.clean) == (2 * LossScale.START, 0)
+    scale.clean, gradients = INTERVAL - 2, [nn.NdArray.from_numpy_array(np.ones(3))]
+    assert scale.unscale_and_adapt([], gradients) and scale.value == START
+    assert scale.unscale_and_adapt([], gradients) and (scale.value, scale.clean) == (2 * START, 0)
 
 
 def test_in_float_there_is_no_scale():
     scale = LossScale()
-    assert scale.unscale([None], [None]) and scale.value == 1 and scale.clean == 0
+    assert scale.unscale_and_adapt([None], [None]) and scale.value == 1 and scale.clean == 0
 
 
 def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):
@@ -521,4 +534,4 @@ def test_networks_that_have_no_loss_scale_stay_in_float():
     owner = nn.Variable.from_numpy_array(np.ones((1, 1), np.float32))
     assert np.dtype("float16") in types_in(generator(x, a, owner, Architecture(ngf=2, n_blocks=0))[0])
     assert types_in(Classifier("classifier")._score) == {np.dtype("float32")}
-    assert types_in(Segmenter(Settings((16, 16), (True, True)), (2, 2)).graph(1)[1]) == {np.dtype("float32")}
+    assert types_in(Segmenter(SegmenterSettings((16, 16), (True, True)), (2, 2)).graph(1)[1]) == {np.dtype("float32")}

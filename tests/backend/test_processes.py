@@ -23,6 +23,8 @@ from common.errors import UserError
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
 from training import checkpoint
+from training.data_parallel import check_same_iteration
+from training.settings import Settings
 
 PROCESS = "tests.helpers.several_processes"
 SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
@@ -98,7 +100,7 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
     command = f"mpirun --bind-to none -n 2 python train.py --monitor-path={stopped} --resume"
     assert f"go on with: {command}" in said[0] and not said[1]
 
-    last = max(files.number(checkpoint.find(stopped)[-1]) + 2, 8)
+    last = max(files.number_of(checkpoint.find(stopped)[-1]) + 2, 8)
     first = together(1, lambda _: arguments(data, alone, "-b", 2, "--max-iter", last))
     second = together(2, lambda _: arguments(data, two, "--max-iter", last))
     finished(together(2, lambda _: ["-m", stopped, "--resume", "--max-iter", last]))
@@ -169,19 +171,20 @@ def test_bytes_are_gathered_whole(length):
 
 
 def test_each_draws_its_own_translations_from_its_pool():
-    models = [InstaGAN(train_args("", SMALL), SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
-    draws = [model.rng.random(4).tolist() for model in models]
+    settings = Settings.from_args(train_args("", SMALL))
+    models = [InstaGAN(settings, SimpleNamespace(rank=rank, size=2)) for rank in range(2)]
+    draws = [model.pool_rng.random(4).tolist() for model in models]
     assert draws[0] != draws[1]
     first, second = (model.parameters() for model in models)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_processes_that_see_other_folders_are_refused(data, tmp_path):
-    run = train.Run(train_args("", arguments(data, tmp_path)))
-    run.check_agreement()
-    run.processes = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, 7])
+def test_processes_that_see_other_folders_are_refused(tmp_path):
+    check_same_iteration(ALONE, 3, str(tmp_path))
+    together = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, 3])
+    check_same_iteration(together, 3, str(tmp_path))
     with pytest.raises(UserError, match="not all processes see the checkpoints in"):
-        run.check_agreement()
+        check_same_iteration(together, 7, str(tmp_path))
 
 
 def test_on_a_cpu_several_are_refused(monkeypatch):

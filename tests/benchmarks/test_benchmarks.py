@@ -17,7 +17,7 @@ from benchmarks import gpu, half, worker
 from benchmarks.measuring import inputs, network_work
 
 NO_MEMORY = [
-    # NNabla's, of CUDA and of its own allocator, PyTorch's, cuDNN's, Python's
+    # of CUDA in NNabla, of NNabla's allocator, of PyTorch, cuDNN, Python
     RuntimeError(
         "target_specific error in alloc_impl\n/a/cuda_memory.cu:33\n"
         '(cudaMalloc(&ptr_, this->bytes())) failed with "out of memory" (cudaErrorMemoryAllocation).'
@@ -27,7 +27,7 @@ NO_MEMORY = [
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     MemoryError(),
 ]
-# a process that answers as gpu.py's do; its work is what stands in for {work}
+# a process that answers like those of gpu.py, with the work {work}
 STAND_IN = """
 import os, sys
 from benchmarks.worker import Device, serve_once
@@ -48,7 +48,7 @@ def stand_in(name, work):
     return [sys.executable, "-c", STAND_IN.format(work=work), name]
 
 
-def test_the_cases_are_those_asked_for(monkeypatch):
+def test_cases_are_the_grid_of_the_command_line(monkeypatch):
     cases = gpu.cases_of(arguments(monkeypatch), gpu.SIZES)
     grid = {(w, n, t, b) for w in ("step", "generator") for n in (1, 2) for t in ("float", "half") for b in (1, 2, 4)}
     assert len(cases) == 24
@@ -59,22 +59,25 @@ def test_the_cases_are_those_asked_for(monkeypatch):
 
 
 @pytest.mark.parametrize("given", [["--context", "cpu"], ["--context", "cpu", "--quick", "--tf32"]])
-def test_what_would_measure_nothing_is_refused(monkeypatch, given):
+def test_arguments_that_measure_no_gpu_are_refused(monkeypatch, given):
     with pytest.raises(gpu.UserError, match="GPU"):
         arguments(monkeypatch, *given)
 
 
-def test_a_python_that_is_not_there_is_told_in_a_line(run_main):
+def test_a_missing_python_is_reported_in_one_line(run_main):
     code, _, err = run_main(gpu, "--context", "cpu", "--quick", "--torch-python", "/no/python")
     assert code == 2 and "/no/python" in err and err.count("\n") == 1
 
 
 class Clocked(worker.Device):
-    """A device that takes a second for each piece of work, and is given it in no time; its own clock runs at half."""
+    """A device that takes a second for each piece of work, submitted in no time; its own clock runs at half speed."""
 
     def __init__(self):
         super().__init__(Library="1.0")
-        self.now, self.queued, self.done, self.memory = 0.0, 0, 0, 1000
+        self.now = 0.0
+        self.queued = 0
+        self.done = 0
+        self.memory = 1000
 
     def perf_counter(self):
         return self.now
@@ -84,7 +87,9 @@ class Clocked(worker.Device):
         self.memory = 1500
 
     def synchronize(self):
-        self.now, self.done, self.queued = self.now + self.queued, self.done + self.queued, 0
+        self.now += self.queued
+        self.done += self.queued
+        self.queued = 0
 
     def record(self):
         return 0.5 * (self.now + self.queued)
@@ -93,7 +98,7 @@ class Clocked(worker.Device):
         return self.memory
 
 
-def test_time_is_that_of_work_between_synchronisations(monkeypatch):
+def test_time_is_measured_between_synchronisations(monkeypatch):
     device = Clocked()
     monkeypatch.setattr(worker, "time", device)
     found = worker.timed({"warm_up": 5, "times": 10}, device, lambda case: device.work)
@@ -103,16 +108,16 @@ def test_time_is_that_of_work_between_synchronisations(monkeypatch):
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=str)
-def test_no_memory_is_known_by_what_libraries_say(error):
+def test_out_of_memory_is_recognized_by_the_message(error):
     assert worker.reason(error) == worker.OUT_OF_MEMORY
 
 
-def test_other_errors_are_told_by_their_last_line():
+def test_other_errors_are_reported_by_their_last_line():
     error = RuntimeError('target_specific error in forward\n/a.cu:1\n(f()) failed with "illegal address".')
     assert worker.reason(error) == 'RuntimeError: (f()) failed with "illegal address".'
 
 
-def test_who_runs_out_of_memory_is_out_and_the_others_go_on(tmp_path):
+def test_one_that_runs_out_of_memory_stops_and_the_others_continue(tmp_path):
     commands = {
         "nnabla": stand_in("nnabla", "raise RuntimeError('CUDA out of memory.')"),
         "pytorch": stand_in("pytorch", "return lambda: None"),
@@ -126,7 +131,7 @@ def test_who_runs_out_of_memory_is_out_and_the_others_go_on(tmp_path):
     assert {name: len(of) for name, of in starts.items()} == {"nnabla": 1, "pytorch": 2, "third": 1}
 
 
-def test_processes_do_not_inherit_what_is_set_behind_pythons_back(tmp_path):
+def test_processes_inherit_the_environment_of_python_only(tmp_path):
     import ctypes
 
     ctypes.CDLL(None).setenv(b"NVIDIA_TF32_OVERRIDE", b"0", 1)
@@ -166,7 +171,7 @@ def test_table_of_steps():
     ]
 
 
-def test_table_of_the_generator_gives_images_per_second():
+def test_table_of_the_generator_shows_images_per_second():
     cases = {"a": row("generator", 2, "half", 4)}
     head, _, first = cells(gpu.table(cases, {"a": {"nnabla": figures(0.05, 1.0)}}, events=True))
     assert head == ["instances", "precision", "batch", "nnabla: images/s, GB, device ms, host ms"]
@@ -189,7 +194,7 @@ def test_inputs_are_pictures_with_their_own_masks():
     assert len(losses) == 10 and np.isfinite(list(losses.values())).all()
 
 
-def test_nnablas_gpu_is_asked_in_its_own_units(monkeypatch):
+def test_figures_of_nnablas_gpu_are_converted(monkeypatch):
     class Event:
         def __init__(self, device_id):
             assert device_id == 1
@@ -217,7 +222,7 @@ def test_nnablas_gpu_is_asked_in_its_own_units(monkeypatch):
 
 def test_the_whole_command_on_a_cpu(run_main, monkeypatch, tmp_path):
     def ask(command, case):
-        nn.clear_parameters()  # as in a fresh process
+        nn.clear_parameters()  # like a fresh process
         return json.loads(json.dumps(worker.timed(case, gpu.device_of(case), network_work)))
 
     monkeypatch.setattr(gpu, "ask", ask)
@@ -234,7 +239,7 @@ def test_the_whole_command_on_a_cpu(run_main, monkeypatch, tmp_path):
 
 
 def test_emulated_convolutions_are_those_of_half_numbers():
-    """Inputs, weights and results are half numbers, and so are the gradients that arrive and leave."""
+    """Inputs, weights, results and gradients in both directions are half-precision numbers."""
     random = np.random.default_rng(0)
     values = [random.normal(size=shape).astype(np.float32) for shape in ((1, 3, 4, 5), (2, 3, 1, 1), (2,))]
     x, w, b = (nn.Variable.from_numpy_array(v, need_grad=True) for v in values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How errors end: one line, the right exit code, and a traceback only where one asks for it."""
+"""Errors end a script with one line, the right exit code, and a traceback only with --debug."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPTS = [train, translate, evaluate, compare_evaluations, convert_pytorch, dem
 SCRIPTS += [check_dataset, generate_ccp_dataset, generate_shapes_dataset]
 
 
-# output comes when the program ends, as it does unless one asks Python for something else
+# Python's default, in which output is written at the end
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
@@ -46,10 +46,10 @@ def raising(error):
 
 
 ENDS = [
-    (UserError("the cause; the mend"), 2, "error: the cause; the mend"),
-    (PermissionError(13, "Permission denied", "a file"), 2, "error: a file: Permission denied; give yourself"),
+    (UserError("the cause; the fix"), 2, "error: the cause; the fix"),
+    (PermissionError(13, "Permission denied", "a file"), 2, "error: a file: Permission denied; change its permissions"),
     (OSError(28, "No space left on device"), 2, "error: No space left on device; make room"),
-    (OSError(5, "Input/output error"), 2, "error: Input/output error; mend that"),
+    (OSError(5, "Input/output error"), 2, "error: Input/output error; fix that"),
     (MemoryError(), 2, "error: there is not enough memory"),
     (RuntimeError("memory error in alloc\nfailed to allocate 5 GB\n"), 2, "error: there is not enough memory"),
     (KeyboardInterrupt(), 130, "interrupted"),

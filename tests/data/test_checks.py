@@ -411,12 +411,12 @@ def test_training_is_refused_if_and_only_if_there_is_an_error(data, fault, monke
         return checks.refuse_bad(checks.check(data, SIZES, ["train"]))
     with pytest.raises(UserError) as refused:
         checks.refuse_bad(checks.check(data, SIZES, ["train"]))
-    told = capsys.readouterr().out if len(errors) > 1 else str(refused.value)
+    output = capsys.readouterr().out if len(errors) > 1 else str(refused.value)
     for file in errors:
-        assert printable(Path(file).name) in told.replace("\udce9", "\\udce9")
+        assert printable(Path(file).name) in output.replace("\udce9", "\\udce9")
 
 
-# --- what is no fault -------------------------------------------------------------------------------------------------
+# --- no faults --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("blur", "width"), [(1.5, 4), (3, 6), (8, 40)])

@@ -108,7 +108,7 @@ def test_union_adds_up_what_is_in_part_inside():
 
 
 def paint(batch):
-    """y' adds up what it sees of its own masks, so that it tells which passes it has been through; b' = -b / 2."""
+    """y' adds up the masks it has seen, which shows the passes it has been through; b' = -b / 2."""
     masks, membership = batch.masks.masks.data, batch.masks.membership.data
     totals = (membership[:, :, None, None] * masks[None, :, 0]).sum(axis=1)
     return arrays.upload(batch.pictures.data * 3 + totals[:, None]), arrays.upload(-masks / 2)
@@ -124,7 +124,7 @@ def owned(masks, row):
 def test_sequential_translation(counts, ins_per, seed):
     rng = np.random.default_rng(seed)
     pictures = list(rng.integers(-9, 9, (len(counts), 3, HEIGHT, WIDTH)).astype(np.float32))
-    # every mask can be told from any other
+    # all masks differ
     numbers = iter(range(1, 100))
     masks = [np.stack([np.full((HEIGHT, WIDTH), next(numbers), np.float32) for _ in range(n)])
              if n else np.zeros((0, HEIGHT, WIDTH), np.float32) for n in counts]  # fmt: skip
@@ -149,7 +149,7 @@ def test_sequential_translation(counts, ins_per, seed):
         assert batch.earlier is None if not passes else sum(batch.earlier.counts) == first * len(who)
         y, b = paint(batch)
         shown = progress.advance(y, b)
-        # what D judges: of each picture of the pass, what there is of it now
+        # the input of D: each picture of the pass, and its masks so far
         assert len(shown) == len(who)
         for (picture, translated), row, i in zip(shown, range(len(who)), who):
             np.testing.assert_array_equal(picture.data, y.data[row : row + 1])
@@ -273,7 +273,7 @@ def test_several_passes_are_calls_one_after_another():
         translated.append(b)
     np.testing.assert_allclose(got[0], want, rtol=0, atol=1e-5)
     np.testing.assert_allclose(got[1], np.concatenate(translated), rtol=0, atol=1e-5)
-    assert np.abs(got[0] - call(picture, masks)[0]).max() > 1e-3, "one pass gives the same; this shows nothing"
+    assert np.abs(got[0] - call(picture, masks)[0]).max() > 1e-3, "one pass has the same result; this shows nothing"
 
 
 @pytest.mark.usefixtures("weights")

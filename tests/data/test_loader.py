@@ -51,7 +51,7 @@ def source_of(items, ins_max=None, set_order="decreasing", flip=True, **more):
 
 
 def decode(sample):
-    """Where each pixel of a sample came from, (row, column), read off its colours, and which picture it is."""
+    """The (row, column) that each pixel of a sample came from, by its colours, and the number of its picture."""
     colours = pictures.to_picture(sample.picture).astype(int)
     assert (colours[..., 2] == int(sample.name)).all()
     return colours[..., 1], colours[..., 0], int(sample.name)
@@ -271,7 +271,7 @@ def test_the_cache_is_bounded_by_bytes(items, decoded):
 
 @pytest.mark.parametrize("room", [0, 1, 3])
 def test_memory_does_not_grow_with_the_data_set(items, room):
-    """What the cache holds is counted by what is alive, not by what the cache says of itself."""
+    """The pictures in the cache are counted by the arrays that are alive."""
     import gc
     import weakref
 
@@ -326,7 +326,7 @@ def take(iterator, batches):
 
 
 def same(first, second):
-    """Whether two lists of batches hold the same samples."""
+    """Return whether two lists of batches hold the same samples."""
     pairs = [(a, b) for x, y in zip(first, second) for a, b in zip(x, y)]
     assert [len(b) for b in first] == [len(b) for b in second]
     return all(

@@ -201,7 +201,7 @@ def test_jpeg_pictures(tmp_path, mode):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_obeyed(tmp_path, orientation):
-    """What the camera stored, and its tag, show the upright picture; the size asked for is that of the upright one."""
+    """The stored pixels and their tag show the upright picture; the requested size is that of the upright one."""
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :8] = 250  # the top left corner is white
     upright[8:, 24:, 0] = 250  # the bottom right one red
@@ -320,7 +320,7 @@ def test_masks_that_cannot_be_read_are_named(tmp_path, inside):
         pictures.read_masks([good, tmp_path / "a_1.png"], (4, 4))
 
 
-# --- what is in a folder ----------------------------------------------------------------------------------------------
+# --- the files in a folder --------------------------------------------------------------------------------------------
 
 
 def data_set(root, names, masks, phase="train", domain="A"):

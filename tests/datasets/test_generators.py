@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data set generators, against what was put into them.
 
-python -m pytest tests/test_datasets_generators.py
+python -m pytest tests/datasets/test_generators.py
 """
 
 from __future__ import annotations

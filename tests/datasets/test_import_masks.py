@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generators that read instances from public data sets and from users' masks, against what was put into them.
 
-python -m pytest tests/test_import_masks.py
+python -m pytest tests/datasets/test_import_masks.py
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def test_mhp_refuses_what_it_cannot_use(mhp_root, tmp_path):
     assert "two different" in refused("hat", "hat")
     assert "trainA" in refused("scarf", "hat")
     (mhp_root / "test_list.txt").write_text("../../etc/passwd\n")
-    assert "no name of a .jpg file" in refused()
+    assert "not the name of a .jpg file" in refused()
     (mhp_root / "test_list.txt").write_text("0011.jpg\n0011.jpg\n")
     assert "twice" in refused()
     (mhp_root / "test_list.txt").unlink()
@@ -309,14 +309,14 @@ def test_mhp_refuses_what_it_cannot_use(mhp_root, tmp_path):
 
 
 def run_import(run_main, save_root, *flags):
-    """Run the command line, which must end well; gives what it printed."""
+    """Run the command line, which must succeed. Returns its output."""
     code, out, err = run_main(import_masks, "--save_root", save_root, *flags)
     assert code == 0, err
     return out, err
 
 
 def refuse_import(run_main, save_root, *flags):
-    """Run the command line, which must refuse in one line and leave nothing; gives that line."""
+    """Run the command line, which must refuse in one line and leave nothing. Returns that line."""
     code, _, err = run_main(import_masks, "--save_root", save_root, *flags)
     assert code == 2 and len(err.splitlines()) == 1, err
     assert not list(save_root.parent.glob("*set*"))
@@ -412,7 +412,7 @@ def test_command_line_with_defaults_and_a_test_set(shapes, tmp_path, run_script)
     done = run_script("datasets/import_masks.py", "--a", "horses", "--b", "zebras", cwd=tmp_path, cold=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    # the folders are links, and a data set is called after what is there
+    # the folders are links, and the data set is named after their targets
     assert lines[0] == "datasets/trainA2trainB: A is trainA, B is trainB"
     assert lines[-1] == "next: python train.py --dataroot datasets/trainA2trainB"
     save_root = tmp_path / "datasets" / "trainA2trainB"
@@ -526,7 +526,7 @@ def test_import_refuses_before_the_work_starts(tmp_path, run_main):
 
     same = ("--a", photos, "--b", photos)
     usable = (*same, "--a-masks", good, "--b-masks", good)
-    assert "it cannot be told" in refused(*same) and "--a-format" in refused(*same)
+    assert "could be of two formats" in refused(*same) and "--a-format" in refused(*same)
     assert "required: --b" in refused("--a", photos)
     assert "a is empty" in refused("--a", "", "--b", photos)
     assert "no folder" in refused("--a", tmp_path / "nowhere", "--b", photos)

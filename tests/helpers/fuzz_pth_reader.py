@@ -24,7 +24,7 @@ import numpy as np
 from common.errors import UserError
 from tests.helpers.pth_files import FORMATS, state_dict, storage, tensor, write_arrays, write_pth
 
-with atheris.instrument_imports(include=["pth_reader", "pickletools", "zipfile", "struct"]):
+with atheris.instrument_imports(include=["weights", "pickletools", "zipfile", "struct"]):
     from weights.pth_reader import read_state_dict
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.ones(2)}

@@ -3,7 +3,7 @@
 
 from common.errors import begin_script
 
-begin_script()
+begin_script(__name__)
 
 import threading
 

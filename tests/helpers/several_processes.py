@@ -29,6 +29,8 @@ from common.errors import run_main
 from data.loader import Sample
 from instagan import InstaGAN
 from tests.helpers.scripts import DEADLINE
+from training.data_parallel import exchange
+from training.settings import Settings
 from translation.sequence import Batch
 
 HEIGHT, WIDTH = 12, 16
@@ -106,17 +108,18 @@ def steps(joined: processes.Processes, file: Path) -> None:
     set_context("cpu")
     kernels.configure("nnabla")
     each = 4 // joined.size
-    model, losses = InstaGAN(train_args("", [*FLAGS, "--batch-size", str(each)]), joined), []
+    model, losses = InstaGAN(Settings.from_args(train_args("", [*FLAGS, "--batch-size", str(each)])), joined), []
     for iteration in range(2):
         batches = {}
         for domain, counts in COUNTS.items():
             own = range(joined.rank * each, (joined.rank + 1) * each)
             samples = [sample(counts[i], 10 * iteration + i + 100 * (domain == "y")) for i in own]
-            batches[domain] = Batch.of(samples, model.ins_per)
-        losses.append(model.step(batches, joined.total(model.pictures_in_passes(batches))).read(joined))
+            batches[domain] = Batch.from_samples(samples, model.settings.ins_per)
+        _, shares = exchange(joined, 0, batches, model.settings.passes)
+        losses.append(model.step(batches, shares).read(joined))
     parameters = {name.replace("/", "."): value for name, value in model.parameters().items()}
-    np.savez(file, losses=json.dumps(losses), updates=[s.t for s in model.solvers["dis_x"].get_states().values()][0],
-             **parameters)  # fmt: skip
+    states = model.optimizers["dis_x"].solvers["dis_x"].get_states()
+    np.savez(file, losses=json.dumps(losses), updates=next(iter(states.values())).t, **parameters)
 
 
 def main() -> int:

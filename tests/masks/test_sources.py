@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances read from masks, label maps, COCO and LabelMe, against masks that are known by construction.
 
-python -m pytest tests/test_mask_sources.py
+python -m pytest tests/masks/test_sources.py
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def assert_same(masks, expected):
         np.testing.assert_array_equal(mask, truth)
 
 
-# --- what each format holds -------------------------------------------------------------------------------------------
+# --- the formats -----------------------------------------------------------------------------------------------------
 
 
 def as_masks(folder, masks):
@@ -200,7 +200,7 @@ def test_empty_masks_are_no_instances(tmp_path, photo):
     assert_same(read(open_source(tmp_path / "set"), photo), [MASKS[0]])
 
 
-# --- what `auto` takes a path for -------------------------------------------------------------------------------------
+# --- recognizing the format -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ FULL = SIZE[0] * SIZE[1]
 )
 def test_coco_refuses_what_is_no_mask(tmp_path, photo, segmentation):
     source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [segmentation])))
-    with pytest.raises(UserError, match="annotation 0 of photo.jpg cannot be used: (it|its|a) .*; mend it") as caught:
+    with pytest.raises(UserError, match="annotation 0 of photo.jpg cannot be used: (it|its|a) .*; fix it") as caught:
         read(source, photo)
     assert "\n" not in str(caught.value)
 
@@ -415,7 +415,7 @@ def test_coco_refuses_unknown_categories_and_pictures_without_size(tmp_path, pho
     document["annotations"][0]["category_id"] = 1
     for side in ("30", 30.5, -30, 10**30, True):
         document["images"][0]["height"] = side
-        with pytest.raises(UserError, match="no height and width"):
+        with pytest.raises(UserError, match="no valid height and width"):
             read(open_source(write_json(tmp_path / "a.json", document)), photo)
     # as some tools write it, or leave it out
     for side in (float(SIZE[0]), None):
@@ -587,7 +587,7 @@ def test_labelme_files_without_size_are_of_the_picture(tmp_path, photo):
 )
 def test_labelme_refuses_what_is_no_shape(tmp_path, photo, shape):
     document = labelme(SIZE, [{**labelme_shape("polygon", [(3, 2), (20, 2), (20, 9)]), **shape}])
-    with pytest.raises(UserError, match="photo.json: a shape 'sheep' cannot be used: .*; mend it") as caught:
+    with pytest.raises(UserError, match="photo.json: a shape 'sheep' cannot be used: .*; fix it") as caught:
         read(open_source(write_json(tmp_path / "photo.json", document)), photo)
     assert "\n" not in str(caught.value)
 
@@ -637,7 +637,7 @@ def replaced(document, path, value, remove):
 
 
 def read_all(kind, path, photo):
-    """Whatever a source makes of a file: instances of the picture, or a UserError of one line."""
+    """A source returns instances of the picture, or raises a UserError of one line."""
     try:
         source = kind(path)
         assert all(isinstance(category, str) for category in source.categories())
@@ -675,6 +675,6 @@ def test_any_byte_may_be_any_other(tmp_path, photo, kind, document):
 
 
 def test_files_that_are_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("masks.mask_source.MOST_BYTES", 100)
+    monkeypatch.setattr("masks.annotation_files.MOST_BYTES", 100)
     with pytest.raises(UserError, match="too large"):
         open_source(write_json(tmp_path / "a.json", COCO))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classifier behind the classification score: what it sees, that it learns, and that it is kept."""
+"""The classifier of the classification score: its inputs, that it learns, and that it is stored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from metrics.classifier import SIZE, Classifier, Samples
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, clean_nnabla):
-    """Few steps, on the kernels that users have."""
+    """Few steps, on the kernels that users run."""
     monkeypatch.setattr(classifier, "STEPS", 40)
     kernels.configure("auto")
 
 
 def boxes(colour, count=20, seed=0):
-    """Noise with a box of a colour somewhere."""
+    """Images of noise, each with a box of a colour somewhere."""
     rng = np.random.default_rng(seed)
     shown = rng.integers(60, 190, (count, SIZE, SIZE, 3), np.uint8)
     for picture, (top, left) in zip(shown, rng.integers(0, SIZE - 24, (count, 2))):
@@ -65,7 +65,7 @@ def test_accuracy_is_the_mean_over_both_domains():
 
 
 def test_only_pictures_that_are_not_held_out_are_learned_from(monkeypatch):
-    """Those held out are made to be the only bright ones: nothing bright ever reaches the network in training."""
+    """Only the held-out pictures are bright: nothing bright may reach the network in training."""
     seen = []
     monkeypatch.setattr(classifier, "_augmented", lambda shown, rng: seen.append(shown.max()) or shown[..., :0].sum())
     monkeypatch.setattr(classifier, "STEPS", 10)

@@ -22,12 +22,15 @@ import pytest
 
 import train
 from args import train_args
+from common import files
 from common.errors import UserError
+from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers import ROOT
 from tests.helpers.scripts import DEADLINE
 from tests.helpers.slow_disk import hold_first_checkpoint
 from training import checkpoint
+from training.divergence import Diverged, check_finite
 
 EPOCH, LAST = 3, 12  # iterations
 # at any moment up to a checkpoint; the same in a process that is not forked; while one is written; shortly after it
@@ -225,7 +228,7 @@ def test_a_whole_checkpoint_of_another_model_is_refused(copy, resume):
     for spoilt in ({**arrays, name: np.zeros(3, np.float32)}, {n: v for n, v in arrays.items() if n != name}):
         checkpoint.save(copy, 2 * EPOCH + 1, spoilt, state)
         code, _, err = resume(copy)
-        assert code == 2 and "is no checkpoint of this run" in err and name.split("/")[-2] in err
+        assert code == 2 and "is not a checkpoint of this run" in err and name.split("/")[-2] in err
 
 
 SPOILT = {
@@ -249,7 +252,7 @@ def test_a_checkpoint_whose_values_make_no_sense_is_refused(copy, resume, what):
     SPOILT[what](state)
     checkpoint.save(copy, 2 * EPOCH + 1, arrays, state)
     code, _, err = resume(copy)
-    assert code == 2 and "is no checkpoint of this run" in err and err.count("\n") == 1
+    assert code == 2 and "is not a checkpoint of this run" in err and err.count("\n") == 1
 
 
 def test_other_pictures_under_the_same_names_are_refused(copy, resume, data, tmp_path):
@@ -375,7 +378,7 @@ def test_a_model_that_cannot_be_written_ends_in_an_error(whole, tmp_path):
     code = (
         "import sys, resource; sys.path.insert(0, sys.argv[1])\n"
         "from common import errors\n"
-        "errors.begin_script()\n"
+        "errors.begin_script(__name__)\n"
         "from weights import model_file\n"
         "parameters, config = model_file.load_model(sys.argv[2])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
@@ -460,21 +463,21 @@ def test_a_folder_of_somebody_else(run_main, data, tmp_path, monkeypatch):
 
 def diverging(monkeypatch, after, rate):
     """Let the learning rates be `rate` once so many iterations are done. Gives the names of their pictures."""
-    step, take, done, taken = train.InstaGAN.step, train.DataIterator.next, [], []
+    step, take, done, taken = train.InstaGAN.step, DataIterator.next, [], []
 
     def noting(self):
         samples = take(self)
         taken.append([sample.name for sample in samples])
         return samples
 
-    def watched(self, batches, totals):
+    def watched(self, batches, shares):
         done.append(dict(zip("xy", taken[-2:])))
         if len(done) > after:
-            for solver in self.solvers.values():
-                solver.set_learning_rate(rate)
-        return step(self, batches, totals)
+            for optimizer in self.optimizers.values():
+                optimizer.set_learning_rate(rate)
+        return step(self, batches, shares)
 
-    monkeypatch.setattr(train.DataIterator, "next", noting)
+    monkeypatch.setattr(DataIterator, "next", noting)
     monkeypatch.setattr(train.InstaGAN, "step", watched)
     return done
 
@@ -516,24 +519,24 @@ def test_without_masks_no_mask_is_looked_at(run_main, data, tmp_path):
 
 def test_a_divergence_on_a_full_disk_is_told_all_the_same(data, tmp_path, monkeypatch, run_main):
     done = diverging(monkeypatch, after=0, rate=1e30)
-    write = train.run_folder.files.write_text
+    write = files.write_text
 
     def full(path, text):
         if "diverged" in path.name:
             raise OSError(28, "No space left on device", str(path))
         write(path, text)
 
-    monkeypatch.setattr(train.run_folder.files, "write_text", full)
+    monkeypatch.setattr(files, "write_text", full)
     code, _, err = run_main(train, *arguments(data, tmp_path))
     line = err.strip().splitlines()[-1]
     assert code == 2 and "the training diverged" in line and f"{done[-1]['x'][0]}.png" in line
 
 
 def test_finite_is_finite():
-    train.check_finite({"a": 1.0, "b": np.ones(3)})
+    check_finite({"a": 1.0, "b": np.ones(3)})
     for bad in (float("nan"), float("inf"), np.array([1, np.inf])):
-        with pytest.raises(train.Diverged, match="^b "):
-            train.check_finite({"a": 1.0, "b": bad})
+        with pytest.raises(Diverged, match="^b "):
+            check_finite({"a": 1.0, "b": bad})
 
 
 def test_resuming_what_was_never_run_is_refused(tmp_path):

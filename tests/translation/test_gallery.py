@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of pictures: what is in it, that nothing in a name gets out of its place, what a browser makes of it."""
+"""The page of pictures: its contents, the escaping of hostile names, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SIZE = 24
 
 
 def comparison(folder, name, before=(200, 30, 30), after=(30, 30, 200)):
-    """Write a picture of one colour and its translation, with the outline of a square in white; gives them."""
+    """Write a picture of one colour and its translation, with the outline of a square in white; return them."""
     mask = np.zeros((1, SIZE, SIZE), bool)
     mask[0, 6:18, 6:18] = True
     paths = [f"{kind}/{name}.png" for kind in ("before", "after", "outlines", "masks")]
@@ -56,7 +56,7 @@ def comparison(folder, name, before=(200, 30, 30), after=(30, 30, 200)):
 
 @pytest.fixture()
 def page(tmp_path):
-    """A page of hostile names in all places where one can be."""
+    """A page with hostile names wherever names are shown."""
     compared = [comparison(tmp_path, name) for name in HOSTILE]
     sections = [Section(name, name, [Row(name, [(name, f"before/{name}.png")])], table=[[name]]) for name in HOSTILE]
     gallery.write_page(tmp_path / "index.html", HOSTILE[2], [*sections, Section("all", "", comparisons=compared)])
@@ -109,7 +109,7 @@ def test_a_slider_has_a_label_and_pictures_wait_until_they_are_near(page):
 
 
 def test_a_page_tells_the_shape_of_what_is_there(tmp_path):
-    """Width and height in their places, so that nothing moves when a picture comes; without a picture there is none."""
+    """Width and height are given, so that nothing moves when a picture arrives; a missing picture has none."""
     pictures.write_png(tmp_path / "a.png", np.zeros((20, 30, 3), np.uint8))
     (tmp_path / "b.png").write_text("no picture")
     cells = [("", name) for name in ("a.png", "b.png", "absent.png", "\0", "l" * 5000)]
@@ -154,7 +154,7 @@ def test_a_file_of_comparisons_cannot_lead_out_of_its_folder(tmp_path, path):
 
 
 def distances(size, centre, scale):
-    """Of the centres of a drawing's pixels from a point, which is in pixels of the picture: (s * H, s * W)."""
+    """Distances of the centres of a drawing's pixels from a point, in pixels of the picture: (s * H, s * W)."""
     y, x = (np.indices((size[0] * scale, size[1] * scale)) + 0.5) / scale
     return np.hypot(x - centre[0], y - centre[1])
 
@@ -214,7 +214,7 @@ RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
 def colour(browser, x, y):
-    """What is seen at a point of the window."""
+    """The colour at a point of the window."""
     return Image.open(io.BytesIO(browser.screenshot(int(x), int(y), 1, 1))).convert("RGB").getpixel((0, 0))
 
 
@@ -234,7 +234,7 @@ def key(browser, name, code):
 
 
 def check_slider(browser):
-    """Dragged, and by key, it lays the red input over the blue translation, from the left; gives the middle's x, y."""
+    """Dragged, and by key, it shows the red input over the translation, from the left; return the middle's x, y."""
     left, top, width, height = box(browser, "article:not([hidden]) figure:last-child .picture")
     middle, quarter = left + width / 2, top + height * 0.1
     assert [colour(browser, left + width * share, quarter) for share in (0.25, 0.75)] == [BLUE, BLUE]
@@ -250,8 +250,8 @@ def check_slider(browser):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 def test_in_a_browser(tmp_path):
-    """At two widths: nothing is wider than the window, filter, slider, outlines and the large view do what they say,
-    and nothing is asked for but files of the folder."""
+    """At two widths: nothing is wider than the window, filter, slider, outlines and the enlarged view work, and only
+    files of the folder are requested."""
     folder = tmp_path / "the page"
     compared = [comparison(folder, name, RED, BLUE) for name in [*HOSTILE, *(f"more {i}" for i in range(18))]]
     sections = [Section("One", "", comparisons=compared[:10]), Section("Two", "", comparisons=compared[10:])]

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NNabla's Python function, with access to NNabla's arrays by address, without copies."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import nnabla as nn
+import numpy as np
+from nnabla.function import PythonFunction
+
+from backend.onednn.layer import Gradient
+from backend.onednn.threads import TEAM
+
+# NNabla's compiled modules say "import nnabla" whenever they call back into Python, and each time look for a module
+# nnabla.nnabla first: 7000 searches of the disk in a training step. Now they find NNabla.
+sys.modules.setdefault("nnabla.nnabla", nn)
+
+
+class Function(PythonFunction):
+    """The base of the functions here."""
+
+    def read_address(self, array: nn.NdArray) -> int:
+        """Return the address of an array's float32 values."""
+        return array.data_ptr(np.float32, self.ctx)
+
+    def write_address(self, array: nn.NdArray) -> int:
+        """Return the address of an array that will be written in full; its old values may be gone."""
+        return array.data_ptr(np.float32, self.ctx, True)
+
+    def parameter_gradient(self, parameter: nn.Variable, accumulate: bool) -> Gradient:
+        """Return the address of a parameter's gradient, and whether to add to the values there.
+
+        NNabla has the first gradient written and the next ones added. The other lane may be the first to get there,
+        so in a lane the first gradient is added too, to zeros.
+        """
+        if accumulate:
+            return self.read_address(parameter.grad), True
+        address = self.write_address(parameter.grad)
+        if TEAM.is_lane:
+            ctypes.memset(address, 0, 4 * parameter.size)
+        return address, TEAM.is_lane

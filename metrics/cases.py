@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure one translated picture: by itself, beside its input, and beside the ideal shapes where they are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from data import instances, pictures
+from metrics import classifier, scores, shape_truth
+from metrics.report import NO_TRANSLATION, TRANSLATED, Evaluation, Measured
+from translation.drawing import colour_masks
+
+# metrics of the translated masks, which a model without masks does not have
+OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture x with the masks a of its instances, and their translations y and b.
+
+    x and y are (H, W, 3) uint8, a and b (N, H, W) bool. `spared` (M, H, W) are the masks of instances that were not to
+    be translated. `truth` are the instances of a, where they are known (`shape_truth`), in a picture of `own_size`
+    (height, width).
+    """
+
+    name: str
+    x: np.ndarray
+    a: np.ndarray
+    y: np.ndarray
+    b: np.ndarray
+    spared: np.ndarray
+    truth: Optional[List[shape_truth.Instance]]
+    own_size: Tuple[int, int]
+
+    def untouched(self) -> Case:
+        """The same case with its input in place of the translation."""
+        return replace(self, y=self.x, b=self.a)
+
+    def cells(self) -> List[np.ndarray]:
+        """The pictures to show of this case, as `report.CELLS` names them."""
+        a = colour_masks(pictures.masks_to_network(self.a))
+        b = colour_masks(pictures.masks_to_network(self.b))
+        change = np.abs(self.x.astype(np.float32) - self.y).mean(axis=2).round().astype(np.uint8)
+        return [self.x, a, self.y, b, np.repeat(change[..., None], 3, axis=2)]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures how well pictures show instances of a domain, "A" or "B": by its classifiers and, where the truth is
+    known, by the shape that instances of that domain have (`target`)."""
+
+    domain: str
+    of_pictures: classifier.Classifier
+    of_instances: classifier.Classifier
+    target: Optional[shape_truth.Target]
+
+    @property
+    def ranked_by(self) -> str:
+        """A description of the number by which `measure` ranks cases."""
+        if self.target is not None:
+            return "IoU of what is painted with the ideal shape"
+        return "how sure the classifier is of the instances"
+
+    def measure(self, case: Case) -> Tuple[Measured, Optional[float]]:
+        """Return the metrics of y and b by themselves, and the number to rank the case by, None where it is unknown."""
+        # of a vanished instance, its old place is classified
+        places = [new if new.any() else old for old, new in zip(case.a, case.b)]
+        crops = [classifier.instance_crop(case.y, place) for place in places]
+        instance_scores = self._probability(self.of_instances, crops)
+        picture_scores = self._probability(self.of_pictures, [classifier.whole(case.y)])
+        measured: Measured = {
+            "score_pictures": (picture_scores > 0.5).astype(float).tolist(),
+            "score_instances": (instance_scores > 0.5).astype(float).tolist(),
+        }
+        if self.target is None:
+            return measured, float(instance_scores.mean())
+        if case.truth is None:
+            return measured, None
+        measured.update(measure_shapes(case, case.truth, self.target))
+        return measured, float(np.mean(measured["picture_iou"]))
+
+    def _probability(self, network: classifier.Classifier, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """The probability (N,) that each crop (64, 64, 3) uint8 is of this judge's domain."""
+        of_b = network.probability(np.stack(crops))
+        return of_b if self.domain == "B" else 1 - of_b
+
+
+def measure_case(case: Case, judge: Judge, evaluation: Evaluation, left_out: Sequence[str]) -> None:
+    """Put the metrics of a translation, except those `left_out`, its rank, and the metrics of its input into
+    `evaluation`."""
+    judged, rank = judge.measure(case)
+    measured = {**measure_changes(case), **judged}
+    evaluation.measured[TRANSLATED][case.name] = {
+        name: values for name, values in measured.items() if name not in left_out
+    }
+    if rank is not None:
+        evaluation.ranks[case.name] = rank
+    untouched = case.untouched()
+    judged_input, _ = judge.measure(untouched)
+    evaluation.measured[NO_TRANSLATION][case.name] = {**measure_changes(untouched), **judged_input}
+
+
+def measure_changes(case: Case) -> Measured:
+    """Metrics of y and b in comparison with x and a."""
+    background = scores.background(np.concatenate([case.a, case.spared]), case.b)
+    ratios = scores.area_ratios(case.a, case.b)
+    measured = {
+        "background_psnr": [scores.psnr(case.x, case.y, background)],
+        "background_ssim": [scores.ssim(case.x, case.y, background)],
+        "area_ratio": ratios.tolist(),
+        "collapsed": scores.collapsed(ratios).astype(float).tolist(),
+        "agreement": [scores.agreement(case.x, case.y, case.a, case.b)],
+    }
+    return {name: [value for value in values if value is not None] for name, values in measured.items()}
+
+
+def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_truth.Target) -> Measured:
+    """Metrics in comparison with the ideal shapes: of the masks b, and of what the picture y itself shows."""
+    measured: Measured = {
+        name: [] for name in ("mask_iou", "mask_shape", "picture_iou", "picture_shape", "colour_error")
+    }
+    for i, (instance, mask) in enumerate(zip(truth, case.b)):
+        ideal = shape_truth.ideal_mask(target.shape, instance, case.own_size, mask.shape)
+        painted = shape_truth.painted_mask(case.y, target.colour, truth, i, case.own_size)
+        for kind, shape in (("mask", mask), ("picture", painted)):
+            measured[f"{kind}_iou"].append(instances.iou(shape, ideal))
+            nearest = shape_truth.nearest_shape(shape, instance, case.own_size)
+            measured[f"{kind}_shape"].append(float(nearest == target.shape))
+        error = shape_truth.colour_error(case.y, ideal, target.colour)
+        if error is not None:
+            measured["colour_error"].append(error)
+    return measured

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules about imports, checked on the syntax trees of all Python files that git tracks.
+
+Imports inside functions count too. Each folder, and each file at the top, must have a row in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Set
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TRANSLATION = {"common", "data", "backend", "models", "weights"}
+BELOW_SCRIPTS = {*TRANSLATION, "losses", "masks", "translation", "training", "metrics", "instagan", "args"}
+SCRIPTS = ("train", "translate", "evaluate", "segment", "convert_pytorch", "compare_evaluations", "demo")
+
+# A name stands for a folder with all its modules, a file at the top, or one module of a folder. Each folder may also
+# import its own modules.
+MAY_IMPORT = {
+    "common": set(),
+    "losses": set(),
+    "backend": {"common"},
+    "data": {"common"},
+    "models": {"backend"},
+    "weights": {"common", "models"},
+    "masks": {"common", "data", "backend", "weights"},
+    "translation": TRANSLATION,
+    "training": {*TRANSLATION, "translation", "losses"},
+    "metrics": {*TRANSLATION, "translation"},
+    "instagan": {"training", "translation", "models", "weights", "backend", "data"},
+    "args": {"common", "models", "masks.formats"},
+    **{script: BELOW_SCRIPTS for script in SCRIPTS},
+    "datasets": {"common", "data", "masks"},
+    "benchmarks": {*BELOW_SCRIPTS, *SCRIPTS, "datasets"},
+    "tests": {*BELOW_SCRIPTS, *SCRIPTS, "datasets", "benchmarks"},
+}
+MOST_LINES = {"backend/onednn": 370}
+
+
+class Import(NamedTuple):
+    """A module that a line of a file imports."""
+
+    file: str
+    line: int
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+@lru_cache(maxsize=None)
+def files() -> Dict[str, str]:
+    """The modules of all Python files that git tracks: {module: file}, as {"data.items": "data/items.py"}."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.py"], cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8"
+    ).stdout
+    # a deleted file may still be tracked
+    paths = [path for path in listed.split("\0") if path and (ROOT / path).exists()]
+    return {path[: -len(".py")].replace("/", ".").replace(".__init__", ""): path for path in paths}
+
+
+@lru_cache(maxsize=None)
+def nodes(file: str) -> List[ast.AST]:
+    return list(ast.walk(ast.parse((ROOT / file).read_bytes(), file)))
+
+
+@lru_cache(maxsize=None)
+def imports(file: str) -> List[Import]:
+    """All imports of a file; for a name imported from a module of ours, that module."""
+    imported = []
+    for node in nodes(file):
+        if isinstance(node, ast.Import):
+            imported += [Import(file, node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute_base(node, file)
+            for alias in node.names:
+                module = f"{base}.{alias.name}"
+                imported.append(Import(file, node.lineno, module if module in files() else base))
+    return list(dict.fromkeys(imported))
+
+
+def absolute_base(node: ast.ImportFrom, file: str) -> str:
+    """The module after `from`; a relative one starts at the file's folder."""
+    if not node.level:
+        return node.module
+    folders = file.split("/")[: -node.level]
+    return ".".join([*folders, node.module] if node.module else folders)
+
+
+def imports_of_ours() -> List[Import]:
+    """All imports of our modules in all files."""
+    return [one for file in files().values() for one in imports(file) if one.module.split(".")[0] in MAY_IMPORT]
+
+
+def row_of(file: str) -> str:
+    """The row of the table that a file belongs to."""
+    return file.split("/")[0].replace(".py", "")
+
+
+def is_allowed(one: Import) -> bool:
+    allowed = {row_of(one.file), *MAY_IMPORT[row_of(one.file)]}
+    parts = one.module.split(".")
+    return any(".".join(parts[:n]) in allowed for n in range(1, len(parts) + 1))
+
+
+def is_script(file: str) -> bool:
+    """Return whether a file has `if __name__ == "__main__"`."""
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in nodes(file))
+
+
+def test_every_file_has_a_row_in_the_table():
+    unknown = [file for file in files().values() if row_of(file) not in MAY_IMPORT]
+    assert not unknown, "these have no row in MAY_IMPORT"
+
+
+@pytest.mark.parametrize("row", MAY_IMPORT)
+def test_imports_are_those_of_the_table(row):
+    assert any(row_of(file) == row for file in files().values()), f"{row} does not exist; remove its row"
+    allowed = ", ".join(sorted(MAY_IMPORT[row])) or "nothing of ours"
+    wrong = [str(one) for one in imports_of_ours() if row_of(one.file) == row and not is_allowed(one)]
+    assert not wrong, f"{row} may import {allowed}"
+
+
+def test_no_script_imports_another_script():
+    scripts = {module for module, file in files().items() if is_script(file)}
+    assert scripts >= {"train", "datasets.check_dataset"}
+    importers = [one for one in imports_of_ours() if one.module in scripts]
+    wrong = [str(one) for one in importers if row_of(one.file) not in ("benchmarks", "tests")]
+    assert not wrong, "only benchmarks and tests may import scripts; move shared code into a folder"
+
+
+def test_only_the_backend_names_onednn():
+    wrong = [
+        f"{file}:{node.lineno}"
+        for file in files().values()
+        if row_of(file) != "backend" and not file.startswith("tests/backend/")
+        for node in nodes(file)
+        if "onednn" in module_names(node)
+    ]
+    assert not wrong, "only backend/ may name onednn; backend/kernels.py is the door to it"
+
+
+def module_names(node: ast.AST) -> List[str]:
+    """The names in a node that can be those of modules."""
+    if isinstance(node, ast.Import):
+        return [part for alias in node.names for part in alias.name.split(".")]
+    if isinstance(node, ast.ImportFrom):
+        return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    if isinstance(node, ast.Attribute):
+        return [node.attr]
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
+def test_there_is_no_circle_of_imports():
+    without_circle: Set[str] = set()
+    for module in files():
+        circle = find_circle(module, [], without_circle)
+        assert not circle, "a circle of imports: " + "; ".join(map(str, circle))
+
+
+def find_circle(module: str, path: List[Import], without_circle: Set[str]) -> List[Import]:
+    """The imports of a circle that can be reached from `module`, which was reached by `path`; [] if there is none.
+
+    `without_circle` collects the modules from which none can be reached.
+    """
+    if module in without_circle:
+        return []
+    modules_on_path = [one.file for one in path] + [files()[module]]
+    for one in imports(files()[module]):
+        if one.module not in files():
+            continue
+        if files()[one.module] in modules_on_path:
+            return [*path, one][modules_on_path.index(files()[one.module]) :]
+        circle = find_circle(one.module, [*path, one], without_circle)
+        if circle:
+            return circle
+    without_circle.add(module)
+    return []
+
+
+@pytest.mark.parametrize("folder, most", MOST_LINES.items())
+def test_files_are_short(folder, most):
+    in_folder = [file for file in files().values() if file.startswith(f"{folder}/")]
+    lengths = {file: len((ROOT / file).read_bytes().splitlines()) for file in in_folder}
+    wrong = [f"{file} has {length} lines" for file, length in lengths.items() if length > most]
+    assert not wrong, f"files in {folder} have at most {most} lines"
+
+
+def test_no_test_edits_the_path_of_modules():
+    wrong = [
+        f"{file}:{node.lineno}"
+        for file in files().values()
+        if row_of(file) == "tests"
+        for node in nodes(file)
+        if names_sys_path(node)
+    ]
+    assert not wrong, "pytest's settings find the modules; tests leave sys.path alone"
+
+
+def names_sys_path(node: ast.AST) -> bool:
+    """Return whether a node is `sys.path`, or imports `path` from `sys`."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "sys" and any(alias.name == "path" for alias in node.names)
+    is_path = isinstance(node, ast.Attribute) and node.attr == "path"
+    return is_path and isinstance(node.value, ast.Name) and node.value.id == "sys"

@@ -54,7 +54,7 @@ class Machine:
         """Run the script. With `tools`, PATH also has this machine's cp, rm, ... (and so its Python, last)."""
         path = f"{self.bin}:{self.bin2}" + (":/usr/bin:/bin" if tools else "")
         return subprocess.run(
-            ["/bin/sh", "./make_env.sh", *args], cwd=self.checkout, stdin=subprocess.DEVNULL, timeout=60,
+            ["/bin/sh", "./make_env.sh", *args], cwd=self.checkout, stdin=subprocess.DEVNULL, timeout=300,
             capture_output=True, text=True,
             env={"PATH": path, "HOME": str(self.home), **env},
         )

@@ -34,7 +34,7 @@ def execute(tmp_path, monkeypatch):
     folder.mkdir()
 
     def run(book) -> Path:
-        NotebookClient(book, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+        NotebookClient(book, timeout=600, startup_timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
         return folder
 
     return run

@@ -444,7 +444,7 @@ def test_prefetching_runs_ahead_in_the_background(iterator, decoded):
     try:
         ahead = iterator(prefetch=2)
         ahead.next()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 100
         while len(decoded) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)

@@ -24,6 +24,7 @@ from PIL import Image
 
 from tests.helpers import ROOT
 from tests.helpers.ccp import BOTH, HEIGHT, JEANS, LISTED, NAMES, ONLY_JEANS, ONLY_SKIRT, SKIRT, WIDTH, save_annotation
+from tests.helpers.scripts import DEADLINE
 
 SCRIPTS = ROOT / "datasets"
 REAL_CCP = ROOT.parent / "shared" / "data" / "clothing-co-parsing"
@@ -36,7 +37,7 @@ from datasets.new_folder import new_folder
 
 def run(script, *arguments, cwd=None):
     command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE)
 
 
 def names_in(folder):
@@ -231,7 +232,7 @@ def write_then_stop(*arguments):
 ccp.write_picture = write_then_stop
 run_main(lambda: ccp.generate({str(tree)!r}, {str(save_root)!r}) and None)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
     left = [path.name for path in save_root.parent.iterdir()]
     if moment == "kill":
         assert done.returncode == -signal.SIGKILL

@@ -98,7 +98,7 @@ def test_the_largest_instances_are_kept_in_their_order(limits, kept, small, beyo
 
 
 def test_workers_are_so_many():
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=100)
     in_parallel(lambda _: together.wait(), range(6), "three wait for each other", workers=3)
     assert len(set(in_parallel(lambda _: threading.get_ident(), range(20), "alone", workers=1))) == 1
 

@@ -43,7 +43,7 @@ class Browser:
         os.close(write)
 
     def __enter__(self) -> Browser:
-        end, pages = time.monotonic() + 30, []
+        end, pages = time.monotonic() + 120, []
         while not pages:
             # on a busy machine the page comes later than the answers
             assert time.monotonic() < end, "the browser shows no page"
@@ -80,7 +80,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, seconds: float = 30) -> None:
+    def wait_for(self, condition: str, seconds: float = 120) -> None:
         """Wait until a JavaScript expression is true."""
         end = time.monotonic() + seconds
         while not self.evaluate(condition):

@@ -104,7 +104,12 @@ def load_newest(folder: str | Path) -> Tuple[Path, Arrays, State]:
 
 def _write(file: str | Path | io.BytesIO, arrays: Arrays, state: State) -> None:
     text = np.frombuffer(json.dumps(state).encode("utf-8"), np.uint8)
-    np.savez(file, state=text, **{f"arrays/{name}": v for name, v in arrays.items()})
+    members = {"state": text, **{f"arrays/{name}": array for name, array in arrays.items()}}
+    # as np.savez does, which leaves an open archive behind where the disk is full: Python then prints a traceback
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _read(file: str | Path | io.BytesIO, size: int) -> Tuple[Arrays, State]:

@@ -363,9 +363,16 @@ def test_batch_normalization_against_numpy():
     rng = np.random.default_rng(5)
     value = rng.normal(2, 3, size=(4, 3, 5, 6)).astype(np.float32)
     other = rng.normal(-1, 2, size=(4, 3, 5, 6)).astype(np.float32)
+    arch = Architecture(norm="batch")
+    (x,) = variables(value)
     with nn.parameter_scope("layer"):
-        (x,) = variables(value)
-        trained, used = (models._batch_normalization(x, "norm", mode) for mode in (TRAIN, INFERENCE))
+        trained, used = (
+            models._convolution_layer(x, "1", 3, 1, arch, mode, activation="") for mode in (TRAIN, INFERENCE)
+        )
+        # a convolution that changes nothing
+        parameters = nn.get_parameters(grad_only=False)
+        parameters["conv1/W"].d = np.eye(3)[:, :, None, None]
+        parameters["conv1/b"].d = 0
     trained.forward()
     mean, var = value.mean(axis=(0, 2, 3), keepdims=True), value.var(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(trained.d, (value - mean) / np.sqrt(var + 1e-5), rtol=0, atol=1e-4)

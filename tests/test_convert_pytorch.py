@@ -3,7 +3,7 @@
 
     python -m pytest tests/test_convert_pytorch.py
 
-The files that PyTorch itself wrote are under tests/data/reference; small ones, good and hostile, are put together
+The files that PyTorch itself wrote are under tests/fixtures/reference; small ones, good and hostile, are put together
 here operation by operation, because a hostile file does not follow the rules of a pickler.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests share: a clean NNabla for each, the reference cases, and running the scripts as a user would."""
+"""The fixtures of all tests: a clean NNabla for each, the reference cases, and running scripts as a user would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.curves import BlankFigure
 from tests.helpers.scripts import Script
 
 begin_script(__name__)
-# a shell has its background jobs ignore Ctrl-C, and what these start would inherit that
+# a shell's background jobs ignore Ctrl-C, and the processes that they start would inherit this
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -38,13 +38,13 @@ def reference_case(request: pytest.FixtureRequest) -> ReferenceCase:
 
 @pytest.fixture()
 def tree(tmp_path: Path) -> Path:
-    """A small CCP in its true layout; a picture's categories are told by the set its name is in."""
+    """A small CCP in its true layout; the set that holds a picture's name says its categories."""
     return make_tree(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def clean_nnabla():
-    """NNabla keeps parameters, random state and context for the whole process: each test finds them as at the start."""
+    """Reset NNabla's parameters, random state and context, which last for the whole process, before each test."""
 
     def reset():
         nn.clear_parameters()
@@ -60,7 +60,7 @@ def clean_nnabla():
 
 @pytest.fixture(params=["nnabla", "onednn", "cudnn"])
 def on_backend(request: pytest.FixtureRequest, clean_nnabla: None) -> str:
-    """The test runs with each of the CPU kernels, and on a GPU; it gets named which. What is not there is skipped."""
+    """Run the test with each of the CPU kernels and on a GPU, and pass it the name; skip what is not available."""
     try:
         return set_context("cudnn") if request.param == "cudnn" else kernels.configure(request.param)
     except UserError as error:
@@ -75,7 +75,7 @@ def blank_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture()
 def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Tuple[int, str, str]]:
-    """`run_main(translate, "--model", path)` runs a script's main here; gives exit code, standard output and error."""
+    """`run_main(translate, "--model", path)` runs a script's main here; returns exit code, output, error."""
 
     def run(module: ModuleType, *arguments: Any) -> Tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{module.__name__.split('.')[-1]}.py", *map(str, arguments)])
@@ -89,9 +89,9 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
 
 @pytest.fixture(scope="session")
 def run_script() -> Callable[..., subprocess.CompletedProcess]:
-    """`run_script("train.py", "--max-iter", 3)` runs a script in a process of its own and captures its output.
+    """`run_script("train.py", "--max-iter", 3)` runs a script in a separate process and captures its output.
 
-    The arguments are those of `Script`; the exit code is not looked at.
+    The arguments are those of `Script`; the exit code is not checked.
     """
 
     def run(script: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess:
@@ -102,7 +102,7 @@ def run_script() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture()
 def start_script() -> Iterator[Callable[..., Script]]:
-    """`start_script("train.py", ...)` starts one as `run_script` does; what runs at the test's end is killed."""
+    """`start_script("train.py", ...)` starts one as `run_script` does; at the test's end it is killed."""
     started: List[Script] = []
 
     def start(script: str, *arguments: Any, **options: Any) -> Script:

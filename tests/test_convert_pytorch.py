@@ -3,7 +3,7 @@
 
     python -m pytest tests/test_convert_pytorch.py
 
-The files that PyTorch itself wrote are under tests/data/reference; small ones, good and hostile, are put together
+The files that PyTorch itself wrote are under tests/fixtures/reference; small ones, good and hostile, are put together
 here operation by operation, because a hostile file does not follow the rules of a pickler.
 """
 
@@ -258,7 +258,7 @@ def tensor_bodies(fmt):
         "true for a number": (call(function, held, b"\x88", b"K\x01\x85", b"K\x01\x85", b"\x89", b"}"), "bool"),
         "too few strides": (tensor(held, 0, (2, 3), (1,)), "kind"),
         "too many dimensions": (tensor(held, 0, (1,) * 100, (1,) * 100), "kind"),
-        "storage that is none": (call(function, b"}", b"K\x00", b"K\x01\x85", b"K\x01\x85", b"\x89", b"}"), "dict"),
+        "storage that is not one": (call(function, b"}", b"K\x00", b"K\x01\x85", b"K\x01\x85", b"\x89", b"}"), "dict"),
         "too few arguments": (call(function, held), "argument"),
         "bogus count": (tensor(huge, 0, (2**40,), (1,)), "damaged"),
         "bogus huge count": (tensor(storage("0", "FloatStorage", 2**900, fmt), 0, (6,), (1,)), "damaged"),

@@ -105,7 +105,7 @@ def test_a_picture_without_background_has_no_psnr():
 
 
 class Sees:
-    """In place of a classifier: classifies images with more blue than red as domain B, and remembers its input."""
+    """Replaces a classifier: classifies images with more blue than red as domain B, and remembers its input."""
 
     def probability(self, shown):
         self.shown = shown
@@ -258,7 +258,7 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     assert untouched["mask_iou"]["values"] == len(ious)
     assert untouched["background_psnr"]["mean"] == scores.IDENTICAL_PSNR
     assert untouched["area_ratio"]["mean"] == 1 and untouched["agreement"]["mean"] == 0
-    # real squares are squares, and are no translation of anything
+    # real squares are squares, and not translations
     assert real["mask_iou"]["mean"] == real["mask_shape"]["mean"] == 1 and real["picture_iou"]["mean"] > 0.85
     assert "background_psnr" not in real and "collapsed" not in real
 
@@ -383,7 +383,7 @@ def test_what_is_missing_is_named_in_one_line(run, arguments, word):
 
 
 def test_a_domain_alone_can_be_evaluated(run, data, tmp_path):
-    """Where the phase has no pictures of the target, only the column of real ones is empty."""
+    """If the phase has no pictures of the target, only the column of real ones is empty."""
     for path in sorted((data / "testA").iterdir())[:1]:
         pictures.write_png(data / "aloneA" / path.name, pictures.read_picture(path))
         pictures.write_png(data / "aloneA_seg" / f"{path.stem}_0.png", np.full((32, 32), 255, np.uint8))

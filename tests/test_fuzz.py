@@ -715,7 +715,7 @@ def test_pictures_that_are_bombs(tmp_path, name):
 
 
 def test_a_part_said_to_have_gigabytes(tmp_path, monkeypatch):
-    """Where the system does not provide that much memory, Python raises the error, not the picture's reader."""
+    """If the system does not provide that much memory, Python raises the error, not the picture's reader."""
 
     def load(self):
         raise MemoryError

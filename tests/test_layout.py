@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules about imports, checked on the syntax trees of all Python files that git tracks.
+"""The rules about imports and folders, checked on the syntax trees of the project's Python files.
 
 Imports inside functions count too. Each folder, and each file at the top, must have a row in the table.
 """
@@ -7,6 +7,7 @@ Imports inside functions count too. Each folder, and each file at the top, must 
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -56,13 +57,28 @@ class Import(NamedTuple):
 
 @lru_cache(maxsize=None)
 def files() -> Dict[str, str]:
-    """The modules of all Python files that git tracks: {module: file}, as {"data.items": "data/items.py"}."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "*.py"], cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8"
-    ).stdout
+    """The modules of the project's Python files: {module: file}, as {"data.items": "data/items.py"}."""
+    paths = tracked_files() or files_on_disk()
+    return {path[: -len(".py")].replace("/", ".").replace(".__init__", ""): path for path in sorted(paths)}
+
+
+def tracked_files() -> List[str]:
+    """The Python files that git tracks; none without git, or in a copy that is not a repository."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z", "*.py"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    except FileNotFoundError:
+        return []
     # a deleted file may still be tracked
-    paths = [path for path in listed.split("\0") if path and (ROOT / path).exists()]
-    return {path[: -len(".py")].replace("/", ".").replace(".__init__", ""): path for path in paths}
+    return [path for path in listed.stdout.split("\0") if path and (ROOT / path).exists()]
+
+
+def files_on_disk() -> List[str]:
+    """All Python files outside hidden folders, such as .venv."""
+    paths = []
+    for folder, subfolders, names in os.walk(ROOT):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths += [Path(folder, name).relative_to(ROOT).as_posix() for name in names if name.endswith(".py")]
+    return paths
 
 
 @lru_cache(maxsize=None)
@@ -112,6 +128,27 @@ def is_allowed(one: Import) -> bool:
 def is_script(file: str) -> bool:
     """Return whether a file has `if __name__ == "__main__"`."""
     return any(isinstance(node, ast.Name) and node.id == "__name__" for node in nodes(file))
+
+
+def test_the_files_on_disk_are_found_without_git():
+    assert set(files_on_disk()) >= set(files().values())
+
+
+def test_the_init_file_of_each_folder_is_one_docstring():
+    inits = [file for file in files().values() if file.endswith("/__init__.py") and file != "tests/helpers/__init__.py"]
+    assert "common/__init__.py" in inits
+    for file in inits:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        licence, _, docstring = text.partition("\n")
+        assert licence == "# SPDX-License-Identifier: Apache-2.0", file
+        assert is_one_docstring(docstring), f"{file} has more than a licence line and a docstring"
+
+
+def is_one_docstring(text: str) -> bool:
+    """Return whether a module's text is a docstring, without any comment or code."""
+    tree = ast.parse(text)
+    starts_and_ends = text.startswith('"""') and text.rstrip().endswith('"""')
+    return starts_and_ends and len(tree.body) == 1 and ast.get_docstring(tree) is not None
 
 
 def test_every_file_has_a_row_in_the_table():

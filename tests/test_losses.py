@@ -106,7 +106,7 @@ def test_masks_cover_their_own_picture_only():
 
 @pytest.mark.parametrize("counts", [(2,), (2, 1)])
 def test_gradients_of_context_preserving(counts):
-    """All of them, b's too: a pixel that a mask covers in part costs less if it covers more."""
+    """The gradients of all inputs, b too: a pixel that a mask covers in part costs less if it covers more."""
     arrays = list(draw(counts, seed=1))
     inputs = [*variables(*arrays[:4], need_grad=True), *variables(arrays[4])]
     loss = context_preserving_loss(*inputs)

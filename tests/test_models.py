@@ -319,7 +319,7 @@ def test_an_empty_mask_has_no_part_in_gradients(network):
 
 @pytest.mark.parametrize("empty", [1, 3])
 def test_a_picture_without_instances(empty):
-    """Its first mask stands for an instance, whatever else is in the batch."""
+    """The picture's first mask counts as an instance, whatever else is in the batch."""
     # with many blocks: each normalization of a constant channel would make its rounding error some hundred times larger
     arch = Architecture(ngf=4, ndf=3, n_blocks=9)
     create(arch)
@@ -363,9 +363,16 @@ def test_batch_normalization_against_numpy():
     rng = np.random.default_rng(5)
     value = rng.normal(2, 3, size=(4, 3, 5, 6)).astype(np.float32)
     other = rng.normal(-1, 2, size=(4, 3, 5, 6)).astype(np.float32)
+    arch = Architecture(norm="batch")
+    (x,) = variables(value)
     with nn.parameter_scope("layer"):
-        (x,) = variables(value)
-        trained, used = (models._batch_normalization(x, "norm", mode) for mode in (TRAIN, INFERENCE))
+        trained, used = (
+            models._convolution_layer(x, "1", 3, 1, arch, mode, activation="") for mode in (TRAIN, INFERENCE)
+        )
+        # a convolution that changes nothing
+        parameters = nn.get_parameters(grad_only=False)
+        parameters["conv1/W"].d = np.eye(3)[:, :, None, None]
+        parameters["conv1/b"].d = 0
     trained.forward()
     mean, var = value.mean(axis=(0, 2, 3), keepdims=True), value.var(axis=(0, 2, 3), keepdims=True)
     np.testing.assert_allclose(trained.d, (value - mean) / np.sqrt(var + 1e-5), rtol=0, atol=1e-4)
@@ -456,7 +463,7 @@ def test_frozen_networks_compute_no_weight_gradients(network, norm):
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_earlier_masks_count_like_the_others(norm):
-    """D sees the same, and gives the same gradients, where some masks are handed over apart."""
+    """D returns the same score and gradients if some masks are passed separately."""
     arch = Architecture(ngf=3, ndf=8, n_blocks=0, norm=norm)
     create(arch)
     x, a, membership = scene([3, 2])
@@ -528,7 +535,7 @@ def test_new_parameters():
         elif name.endswith("/W") and value.size > 2000:
             assert abs(value.mean()) < 5 * 0.02 / value.size**0.5
             assert value.std() == pytest.approx(0.02, rel=0.1)
-    # those that exist stay; the seed decides
+    # existing parameters stay; the seed decides the others
     create_parameters(Architecture(ngf=16, ndf=16, n_blocks=2), np.random.RandomState(2))
     assert all(np.array_equal(p.d, first[name]) for name, p in nn.get_parameters(grad_only=False).items())
     for seed, same in ((1, True), (2, False)):

@@ -122,7 +122,7 @@ def test_parameter_counts_at_full_width():
     for network in ("gen_x2y", "dis_x"):
         with nn.parameter_scope(network):
             counts[network] = number_of_parameters(nn.get_parameters(grad_only=False))
-            # what is counted is what is trained
+            # only trained parameters are counted
             assert counts[network] == sum(p.size for p in nn.get_parameters().values())
     assert counts == {"gen_x2y": 26_815_108, "dis_x": 9_721_729}
 

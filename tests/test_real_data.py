@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a data set as it is published to translated pictures: a real part of CCP, and the InstaGAN authors' samples.
+"""The whole way from published data to translated pictures: a part of CCP, and the InstaGAN authors' samples.
 
 Tests that need this data skip where it is absent; a tiny CCP, made here, goes the same way for everyone.
 """

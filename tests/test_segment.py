@@ -284,7 +284,7 @@ def test_a_record_that_is_a_link_leads_nowhere(trained, val, run_main, tmp_path)
 
 
 def test_what_was_predicted_is_no_truth(trained, val, run_main):
-    """Neither to learn from nor to measure on."""
+    """Predicted masks are used neither for training nor for measuring."""
     own, _ = segmenter_training.find_sources(val)
     shutil.rmtree(val / "testA_seg")
     name = next(path.stem for path in (val / "trainA").iterdir())
@@ -300,7 +300,7 @@ def test_what_was_predicted_is_no_truth(trained, val, run_main):
 
 
 def test_damaged_files_are_told_before_the_training(val, run_main, tmp_path, monkeypatch):
-    """Held-out ones too, which are read at the end only."""
+    """Held-out files are checked too, although they are read only at the end."""
     make_small(monkeypatch)
     victim = next((val / "testB").iterdir())
     victim.write_bytes(victim.read_bytes()[:100])

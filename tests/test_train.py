@@ -133,7 +133,7 @@ def test_series_have_a_line_for_each_iteration(full_run, name):
     values = numbers(full_run, name)
     np.testing.assert_array_equal(values[:, 0], np.arange(LAST))
     assert np.isfinite(values).all() and (values[:, 1] > 0).all()
-    assert len(set(values[:, 1])) > LAST // 2, "a loss that is always the same is none"
+    assert len(set(values[:, 1])) > LAST // 2, "a loss does not stay the same"
 
 
 def test_timer(full_run):
@@ -169,7 +169,7 @@ def test_the_defaults_are_those_of_the_example():
 
 
 def test_the_model_is_what_nnabla_reads(full_run):
-    """With the names, shapes and values that the file has; every parameter is in it."""
+    """NNabla reads the names, shapes and values of the file, which has every parameter."""
     path = full_run / f"params_{LAST:06d}.h5"
     create_parameters(ARCH, np.random.RandomState(7))
     before = {name: v.d.copy() for name, v in nn.get_parameters(grad_only=False).items()}
@@ -293,7 +293,7 @@ def stopped(start, full_run, tmp_path_factory):
 
 @pytest.fixture()
 def stopped_copy(stopped, tmp_path):
-    """As if it had been made in this folder."""
+    """A copy of the stopped run, which names its own folder."""
     copy = Path(shutil.copytree(stopped, tmp_path / "copy"))
     arguments = (copy / "args.json").read_text()
     (copy / "args.json").write_text(arguments.replace(str(stopped), str(copy)))
@@ -324,21 +324,21 @@ def test_resume_after_the_end_does_nothing(stopped_copy, run_script):
 
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture()
 def refused(monkeypatch, capsys):
-    """Run train.py's main here; gives the one line that a refusal is. The exit code must be 2."""
+    """Run train.py's main in this process with wrong arguments; returns the line of its error. The exit code is 2."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
             errors.run_main(train.main)
-        told = capsys.readouterr().err
-        assert exit_.value.code == 2, told
-        assert told.startswith("train.py: error: ") and told.count("\n") == 1 and told.endswith("\n"), told
-        return told
+        message = capsys.readouterr().err
+        assert exit_.value.code == 2, message
+        assert message.startswith("train.py: error: ") and message.count("\n") == 1 and message.endswith("\n"), message
+        return message
 
     return run
 
@@ -398,8 +398,8 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[w[0] for w in WRONG])
 def test_wrong_arguments_are_refused_in_one_line(refused, monkeypatch, tmp_path, arguments, words):
     monkeypatch.chdir(tmp_path)
-    told = refused(*arguments.split())
-    assert all(word in told for word in words), told
+    message = refused(*arguments.split())
+    assert all(word in message for word in words), message
     assert not list(tmp_path.iterdir()), "nothing is made before everything is checked"
 
 
@@ -412,18 +412,18 @@ def test_a_refusal_is_one_line_on_the_screen_too(run_script, tmp_path):
 
 def test_a_missing_data_set_says_how_to_make_one(refused, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    told = refused("-c", "cpu")
-    assert "datasets/jeans2skirt_ccp" in told
+    message = refused("-c", "cpu")
+    assert "datasets/jeans2skirt_ccp" in message
     for words in ("git clone", "clothing-co-parsing", "generate_ccp_dataset.py", "generate_shapes_dataset.py"):
-        assert words in told
-    assert "--dataroot datasets/circle2square" in told
+        assert words in message
+    assert "--dataroot datasets/circle2square" in message
 
 
 def test_the_command_for_the_embedded_data_set_works_with_it(refused, monkeypatch, tmp_path):
-    """What the message tells to add to train.py is accepted (the set is made smaller here: its size is the default)."""
+    """train.py accepts the arguments that the message suggests."""
     monkeypatch.chdir(tmp_path)
-    told = refused("-c", "cpu")
-    arguments = told[told.index("--dataroot datasets/circle2square") :].split()
+    message = refused("-c", "cpu")
+    arguments = message[message.index("--dataroot datasets/circle2square") :].split()
     args = train_args("", arguments)
     assert (args.fineSizeH, args.fineSizeW) == (64, 64)
 
@@ -431,8 +431,8 @@ def test_the_command_for_the_embedded_data_set_works_with_it(refused, monkeypatc
 def test_a_data_set_without_the_phase_or_without_masks_is_refused(refused, tmp_path, data):
     root = shutil.copytree(data, tmp_path / "data")
     shutil.rmtree(root / "trainB_seg")
-    told = refused(*command_line(root, tmp_path / "run"))
-    assert "trainB_seg" in told
+    message = refused(*command_line(root, tmp_path / "run"))
+    assert "trainB_seg" in message
     shutil.rmtree(root / "trainB")
     assert "trainB" in refused(*command_line(root, tmp_path / "run"))
 
@@ -449,8 +449,8 @@ def test_an_unreadable_picture_ends_the_run_in_one_line(run_script, data, tmp_pa
 
 def test_a_folder_with_a_run_is_refused(refused, stopped_copy, data):
     before = series(stopped_copy)
-    told = refused(*command_line(data, stopped_copy))
-    assert str(stopped_copy) in told and "--resume" in told and "--monitor-path" in told
+    message = refused(*command_line(data, stopped_copy))
+    assert str(stopped_copy) in message and "--resume" in message and "--monitor-path" in message
     assert series(stopped_copy) == before
 
 
@@ -460,16 +460,16 @@ CHANGED = [("--ngf", 4), ("--batch-size", 2), ("--fineSizeH", 24), ("--lambda-cy
 @pytest.mark.parametrize("change", CHANGED, ids=[c[0] for c in CHANGED])
 def test_resume_with_another_model_or_course_is_refused(refused, stopped_copy, change):
     before = series(stopped_copy)
-    told = refused("-m", stopped_copy, "--resume", *change)
-    assert change[0] in told and "--resume" in told
+    message = refused("-m", stopped_copy, "--resume", *change)
+    assert change[0] in message and "--resume" in message
     assert series(stopped_copy) == before
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--ngf", 4), ("--ndf", 4), ("--n-blocks", 1), ("--norm", "batch")])
 def test_pretrained_of_another_kind_is_refused(refused, full_run, data, tmp_path, flag, value):
     model = full_run / f"params_{LAST:06d}.h5"
-    told = refused(*command_line(data, tmp_path / "run", "--pretrained", model, flag, value))
-    assert str(model) in told
+    message = refused(*command_line(data, tmp_path / "run", "--pretrained", model, flag, value))
+    assert str(model) in message
 
 
 def test_a_resumed_run_does_not_need_what_it_was_pretrained_with(start, full_run, run_script, tmp_path):
@@ -495,7 +495,7 @@ def test_a_run_whose_folder_was_moved_goes_on_in_the_new_one(start, run_script, 
 
 
 def test_pretrained_starts_from_the_parameters(start, full_run, tmp_path):
-    """With learning rates of 0 they are still there at the end."""
+    """The learning rates are 0, so the parameters are the same at the end."""
     model = full_run / f"params_{LAST:06d}.h5"
     still = "--learning-rate_G 0 --learning-rate_D 0 --max-iter 1 --seed 5".split()
     start(tmp_path / "run", "--pretrained", model, *still)
@@ -506,7 +506,7 @@ def test_pretrained_starts_from_the_parameters(start, full_run, tmp_path):
 
 
 def test_pretrained_generators_only(start, full_run, tmp_path):
-    """What the model does not hold starts at random, and the run says so."""
+    """Networks that the model lacks start at random, and the run says so."""
     parameters, config = model_file.load_model(full_run / f"params_{LAST:06d}.h5")
     kept = {name: v for name, v in parameters.items() if name.startswith("gen")}
     model_file.save_model(tmp_path / "g.h5", kept, {**config, "networks": ["gen_x2y", "gen_y2x"]})
@@ -550,7 +550,7 @@ def make_model():
 
 
 def sample(instances, seed=0):
-    """A picture of noise with so many instances of different sizes."""
+    """A picture of noise with N `instances` of different sizes."""
     random = np.random.default_rng([seed, instances])
     masks = -np.ones((instances, HEIGHT, WIDTH), np.float32)
     for i in range(instances):
@@ -570,7 +570,7 @@ def solvers(model):
 
 
 def updates(model):
-    """How often each network's solver has updated its parameters."""
+    """The number of updates of each network's solver."""
     counts = {}
     for network, solver in solvers(model).items():
         steps = {state.t for state in solver.get_states().values()}
@@ -608,7 +608,7 @@ def test_a_domain_without_instances_left_contributes_nothing(make_model, in_x, i
 
 
 def test_both_domains_side_by_side_are_as_one_after_the_other_and_always_the_same():
-    """With layers large enough that the two really run at the same time."""
+    """The layers are large enough that the two really run at the same time."""
     if not kernels.active():
         pytest.skip("oneDNN's kernels do not work here")
     random = np.random.default_rng(0)
@@ -653,7 +653,7 @@ def test_losses_of_an_iteration_are_means_over_their_passes(make_model, monkeypa
 
 
 def forward(network, arguments, mode=None):
-    """The outputs of a network in a graph of its own, run without clearing any buffer."""
+    """The outputs of a network in a separate graph, run without clearing any buffer."""
     variables = [nn.Variable.from_numpy_array(np.asarray(a, np.float32)) for a in arguments]
     with nn.parameter_scope(network):
         build = generator if network.startswith("gen") else discriminator
@@ -736,13 +736,13 @@ def test_without_masks_it_is_cyclegan(make_model):
     losses = step(model, **{domain: [one] for domain, one in shown.items()})
     after = model.parameters()
     put(before)
-    nobody, owner = -np.ones((1, 1, HEIGHT, WIDTH)), np.ones((1, 1))
+    empty_mask, owner = -np.ones((1, 1, HEIGHT, WIDTH)), np.ones((1, 1))
     for source, target in ("xy", "yx"):
         x = shown[source].picture[None]
-        y = forward(f"gen_{source}2{target}", (x, nobody, owner))[0]
-        again, same = (forward(f"gen_{target}2{source}", (p, nobody, owner))[0] for p in (y, x))
+        y = forward(f"gen_{source}2{target}", (x, empty_mask, owner))[0]
+        again, same = (forward(f"gen_{target}2{source}", (p, empty_mask, owner))[0] for p in (y, x))
         put(before)
-        (score,) = forward(f"dis_{target}", (y, nobody, owner), FROZEN)
+        (score,) = forward(f"dis_{target}", (y, empty_mask, owner), FROZEN)
         assert losses.pop(f"generator_loss_{target}") == pytest.approx(np.mean((score - 1.0) ** 2), rel=1e-4)
         assert losses.pop(f"reconstruction_loss_{source}") == pytest.approx(7 * np.abs(x - again).mean(), rel=1e-4)
         assert losses.pop(f"identity_mapping_loss_{source}") == pytest.approx(3 * np.abs(x - same).mean(), rel=1e-4)

@@ -165,7 +165,7 @@ def test_another_phase(done, data, tmp_path):
 
 @pytest.mark.parametrize("say", [True, False])
 def test_a_folder(done, data, model, tmp_path, say):
-    """Its masks are in FOLDER_seg, or where --masks says."""
+    """The masks are in FOLDER_seg, or in the folder of --masks."""
     folder, seg = data / "testA", data / "testA_seg"
     if say:
         seg = seg.rename(tmp_path / "my masks")
@@ -328,7 +328,7 @@ def test_selected_instances_only(done, photo, data, model, tmp_path, keep):
 
 
 def test_selected_instances_that_are_not_there(translated, data, tmp_path):
-    """In a folder, pictures that have none of them are left as they are, and what is missing of others is said."""
+    """Pictures with none of the selected instances stay unchanged; missing instances of other pictures are reported."""
     code, out, _ = translated("--dataroot", data, "--select", "3,7")
     assert code == 0 and names(tmp_path / "out" / "masks") == ["second_3.png"]
     assert "second_7 (there is none)" in out and "first: no instance" in out
@@ -477,7 +477,7 @@ def test_boxes(done, tmp_path):
 
 
 def test_a_segmenter(done, data, tmp_path, run_main):
-    """It gives the masks that its `predict` writes."""
+    """The model finds the masks that its `predict` writes."""
     import nnabla as nn
 
     nn.clear_parameters()
@@ -512,7 +512,7 @@ def test_a_stray_json_does_not_hide_masks(done, data, tmp_path):
 
 
 def test_a_folder_of_label_maps_is_known(done, data, tmp_path):
-    """Beside the pictures, and where --masks says."""
+    """Label maps are recognized in FOLDER_seg, and in the folder of --masks."""
     shutil.rmtree(data / "testA_seg")
     (data / "testA_seg").mkdir()
     labels = np.where(LARGE, 2, np.where(SMALL, 1, 0)).astype(np.uint8)
@@ -555,7 +555,7 @@ def test_a_label_map_that_is_given_as_a_mask_is_told(done, data, tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(17, 20), (16, 21), (19, 22), (8, 8), (9, 11), (24, 12)])
 def test_sizes_by_flag(done, data, tmp_path, height, width):
-    """Also those that are not multiples of 4: padded and cropped back."""
+    """A size that is not a multiple of 4 works too: pictures are padded, and cropped back."""
     done("--dataroot", data, "--fineSizeH", height, "--fineSizeW", width)
     out = tmp_path / "out"
     for path in [*(out / "images").iterdir(), *(out / "masks").iterdir(), *(out / "inputs").iterdir()]:
@@ -641,7 +641,7 @@ def test_ins_per_by_flag(done, data, model, tmp_path):
 
 
 def test_random_order_by_seed(done, data, tmp_path):
-    """Some seed gives another order than decreasing; the same seed gives the same."""
+    """Some seed leads to an order other than decreasing; the same seed, to the same order."""
     results = {}
     for seed in (0, 1, 2, 3, 0):
         out = tmp_path / f"out{len(results)}{seed}"
@@ -761,7 +761,7 @@ def test_the_page_shows_all_four(done, data, tmp_path):
 
 
 def test_without_an_instance_there_are_no_outlines(done, data, tmp_path):
-    """Nor those of an earlier translation."""
+    """Outlines of an earlier translation are removed."""
     done("--dataroot", data)
     for path in (data / "testA_seg").glob("second*"):
         path.unlink()
@@ -815,7 +815,7 @@ def test_odd_names_are_escaped_and_found(done, tmp_path):
         assert name in page.words, "as it is, once the browser has read it"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def refusal(translated, tmp_path, *arguments, **more):
@@ -884,7 +884,7 @@ def test_a_model_without_this_direction(translated, data, model, tmp_path):
 
 
 def test_models_that_cannot_be_used(translated, data, model, tmp_path):
-    """Without its .json, with one that is broken, lacks something or says another width; and a file of another kind."""
+    """The .json is missing, broken, incomplete or has another width; or the model is a file of another kind."""
     path = tmp_path / "copy.h5"
     shutil.copy(model, path)
     assert "copy.json" in refusal(translated, tmp_path, "--dataroot", data, of=path)

@@ -235,7 +235,7 @@ def test_the_packages_are_those_of_the_requirements():
 def _refusal():
     with pytest.raises(UserError) as refused:
         context.set_context("cudnn", "1")
-    # auto gives the same reason, and takes the CPU
+    # auto prints the same reason, and takes the CPU
     message = context.set_context("auto", "1")
     assert message.startswith("context: cpu, since ") and message[20:] in str(refused.value)
     assert nn.get_current_context().backend == ["cpu:float"]

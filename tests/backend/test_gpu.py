@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done otherwise on a GPU than on a CPU, and in half precision, on a pretended GPU; see pretended_gpu.py.
+"""The differences between GPU and CPU, and half precision, on a pretended GPU; see pretended_gpu.py.
 
 Where there is a real one, test_parity.py and test_models.py run on it.
 """
@@ -70,7 +70,7 @@ def series(folder):
 
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_is_no_cpu():
-    """Its context names the CPU too, for what it cannot do itself; oneDNN's kernels must not be taken for it."""
+    """A GPU's context names the CPU too, as a fallback; this must not select oneDNN's kernels."""
     assert arrays.on_cpu()
     assert set_context("auto", "1") == "context: cudnn, device 1"
     assert "cpu:float" in nn.get_current_context().backend and not arrays.on_cpu()
@@ -81,7 +81,7 @@ def test_a_gpu_is_no_cpu():
 
 @pytest.mark.usefixtures("gpu")
 def test_its_instance_normalization_is_ours():
-    """Forward and backward; NNabla's CPU functions compute here what cuDNN's are asked for there."""
+    """Forward and backward are correct; NNabla's CPU functions stand in for cuDNN's."""
     random = np.random.default_rng(0)
     values, gradient = (random.normal(1, 2, (2, 3, 12, 16)).astype(np.float32) for _ in range(2))
     found = {}
@@ -101,7 +101,7 @@ def test_its_instance_normalization_is_ours():
 
 @pytest.mark.parametrize("flags", [["--tf32"], ["--cudnn-algorithm", "fastest"]])
 def test_flags_of_gpus_on_a_cpu_are_told_to_do_nothing(data, tmp_path, run_main, flags):
-    """And no more: a run that has begun on a GPU may go on without one."""
+    """They are not refused: a run that has begun on a GPU may go on without one."""
     code, out, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "--max-iter", 1, *flags))
     assert code == 0 and "--tf32 and --cudnn-algorithm change nothing on a CPU" in out, err
 
@@ -117,7 +117,7 @@ def test_flags_of_gpus_on_a_cpu_are_told_to_do_nothing(data, tmp_path, run_main,
     ],
 )
 def test_flags_reach_the_extension(data, tmp_path, run_main, monkeypatch, flags, expected):
-    """It reads environment variables when it is imported, so they must be there before."""
+    """The extension reads environment variables when it is imported, so they must be set before."""
     seen = []
     names = ("NNABLA_CUDA_ALLOW_TF32", "NNABLA_CUDNN_ALGORITHM_BY_HEURISTIC", "NNABLA_CUDNN_DETERMINISTIC")
     for name in names:
@@ -158,10 +158,10 @@ def reads(monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 def test_training_waits_for_the_device_at_log_steps_only(data, tmp_path, run_main, reads):
-    """And gives the numbers that it gives on a CPU, where it looks at each loss at once."""
+    """The losses are those of a CPU, where each is read at once."""
     course = ["--log-step", 3, "--save-interval", 9, "--save-image-interval", 9]
     assert run_main(train, *arguments(data, tmp_path / "gpu", "-c", "cudnn", *course))[0] == 0
-    # and before the first, for the size of checkpoints
+    # 0: parameters are read before the first iteration, for the size of checkpoints
     assert set(reads) == {0, 3, 6, 9, 12}
     reads.clear()
     assert run_main(train, *arguments(data, tmp_path / "cpu", "-c", "cpu", "--cpu-kernels", "nnabla", *course))[0] == 0
@@ -171,13 +171,13 @@ def test_training_waits_for_the_device_at_log_steps_only(data, tmp_path, run_mai
     for name, rows in theirs.items():
         assert rows[:, 0].tolist() == [2, 5, 8, 11]
         np.testing.assert_array_equal(ours[name][:, 0], rows[:, 0])
-        # another instance normalization: rounding takes losses apart from the first update on
+        # their instance normalizations round differently, so losses differ after the first update
         np.testing.assert_allclose(ours[name][0], rows[0], rtol=1e-3, err_msg=name)
         np.testing.assert_allclose(ours[name], rows, rtol=5e-2, err_msg=name)
 
 
 def test_nothing_in_an_iteration_is_read_but_by_that_function():
-    """Variables and arrays have attributes to read them by; what makes up an iteration does not use them."""
+    """Variables and arrays have attributes that read them; the modules of an iteration do not use these."""
     used = set()
     modules = ["instagan", "losses", "translation/sequence", "backend/precision", "backend/arrays"]
     modules += ["training/graphs", "training/image_pool", "training/loss_scale", "training/step_losses"]
@@ -192,7 +192,7 @@ def test_nothing_in_an_iteration_is_read_but_by_that_function():
 
 @pytest.mark.usefixtures("gpu")
 def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main, monkeypatch):
-    """It is seen at the next log step only."""
+    """The divergence is noticed only at the next log step."""
     step, add, done = InstaGAN.step, StepLosses.add, []
 
     def noting(self, batches, shares):
@@ -220,8 +220,11 @@ def test_a_divergence_is_put_down_to_its_own_iteration(data, tmp_path, run_main,
 
 
 class SlowCuda:
-    """CUDA's runtime, as far as it is used, whose copies are done when somebody asks for the last one's event often
-    enough: until then what is to be copied must not change."""
+    """The functions of CUDA's runtime that are used, with slow copies.
+
+    Copies are done once the event of the last one has been queried often enough; until then their sources must not
+    change.
+    """
 
     def __init__(self):
         self.pending, self.alive, self.patience, self.last_error = [], [], 0, 0
@@ -268,7 +271,7 @@ class SlowCuda:
 
 
 def test_what_is_uploaded_arrives_whatever_comes_after_it():
-    """A buffer is not used again before its copy is done, and is then."""
+    """A buffer is used again, but only after its copy is done."""
     cuda, random = SlowCuda(), np.random.default_rng(0)
     uploader, given = Uploader(cuda, 3), []
     cuda.patience = 5
@@ -282,7 +285,7 @@ def test_what_is_uploaded_arrives_whatever_comes_after_it():
     for values, array in given:
         np.testing.assert_array_equal(arrays.read(array), values)
     assert cuda.device == 3
-    # a copy that is not done yet is no error that the next kernel may be blamed for
+    # a copy that is not done yet must not leave an error that the next kernel would report
     assert cuda.patience == 0 and cuda.last_error == 0
 
 
@@ -323,7 +326,7 @@ def half():
 
 
 def in_half(variable):
-    """Whether a variable was computed in half precision."""
+    """Return whether a variable was computed in half precision."""
     return variable.data.dtype == np.float16
 
 
@@ -356,7 +359,7 @@ def test_normalization_on_a_gpu_is_half_too():
 
 @pytest.mark.usefixtures("half")
 def test_statistics_do_not_overflow():
-    """Squares of 2000 are no half numbers, and the sum of a channel's values is none either."""
+    """The square of 2000 and the sum of a channel's values are too large for half precision."""
     values = np.random.default_rng(0).uniform(0, 2000, (1, 2, 16, 16)).astype(np.float16).astype(np.float32)
     x = layers.activate(nn.Variable.from_numpy_array(values), "relu")
     y = layers.instance_normalization(x)
@@ -379,7 +382,7 @@ def solvers(model):
 def model_and_batches(*more):
     model = InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, more)])))
     random = np.random.default_rng(0)
-    # weights of 0.02 leave most gradients of so small a network below what half precision knows
+    # with weights of 0.02, most gradients of such a small network are below the range of half precision
     for name, variable in nn.get_parameters().items():
         if name.endswith("/W"):
             variable.d = random.normal(0, 0.3, variable.shape)
@@ -392,7 +395,7 @@ def model_and_batches(*more):
 
 
 def test_losses_in_half_are_those_in_float(clean_nnabla):
-    """Two iterations of two passes; updates, too, are what they are in float32."""
+    """The losses and the updates of two iterations with two passes are those of float32."""
     found = []
     for type_config in ("float", "half"):
         nn.clear_parameters()
@@ -461,12 +464,12 @@ def test_such_a_divergence_is_put_down_to_its_iteration(data, tmp_path, run_main
     def failing(self, *arguments):
         asked.append(self)
         if len(asked) > 4:
-            raise ArithmeticError("gradients are none")
+            raise ArithmeticError("gradients are NaN")
         return unscale(self, *arguments)
 
     monkeypatch.setattr(LossScale, "unscale_and_adapt", failing)
     code, _, err = run_main(train, *arguments(data, tmp_path, "-c", "cpu", "-t", "half", "--ins-max", 1))
-    assert code == 2 and "gen: gradients are none in iteration 1 (" in err
+    assert code == 2 and "gen: gradients are NaN in iteration 1 (" in err
     assert (tmp_path / "diverged_000001.json").is_file()
 
 
@@ -496,7 +499,7 @@ def test_in_float_there_is_no_scale():
 
 
 def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):
-    """Loss scales and how long they have fitted are in the checkpoint."""
+    """The checkpoint holds the loss scales and their numbers of clean updates."""
     course = ["-c", "cpu", "-t", "half", "--ins-max", 1, "--log-step", 1, "--save-interval", 9]
     code, out, err = run_main(train, *arguments(data, tmp_path / "whole", "--max-iter", 2, *course))
     assert code == 0, err
@@ -521,7 +524,7 @@ def test_half_without_a_gpu_is_refused_unless_the_cpu_is_asked_for(data, tmp_pat
 
 
 def types_in(variable):
-    """Of the outputs of all functions that lead to a variable."""
+    """The types of the outputs of all functions that lead to a variable."""
     found = set()
     variable.forward()
     variable.visit(lambda function: found.update(output.data.dtype for output in function.outputs))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes train as one does on a batch of that many times the size; here on the CPU, over sockets."""
+"""N processes train as one does on a batch N times as large; here on the CPU, over sockets."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ COURSE = "--max-epoch 4000 --lr-decay-start-epoch 2000 --log-step 1 --save-inter
 
 @pytest.fixture()
 def together(start_script, tmp_path):
-    """Start processes that meet, or one alone; `what(rank)` is what each of them gets. Gives them without waiting."""
+    """Start `size` processes that join each other; `words(rank)` are the arguments of each. Returns them at once."""
     sockets = (tmp_path / f"socket{number}" for number in itertools.count())
 
-    def start(size, what):
+    def start(size, words):
         socket = next(sockets)
-        return [start_script(PROCESS, socket, rank, size, *what(rank)) for rank in range(size)]
+        return [start_script(PROCESS, socket, rank, size, *words(rank)) for rank in range(size)]
 
     return start
 
 
 def finished(several, code=0):
-    """What each of them has said on standard output."""
+    """Wait for the processes to end with exit code `code`; return the standard output of each."""
     done = [process.finish() for process in several]
     assert [process.returncode for process in done] == [code] * len(done), [process.stderr[-500:] for process in done]
     return [process.stdout for process in done]
@@ -53,20 +53,23 @@ def finished(several, code=0):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_give_the_numbers_of_one_on_a_larger_batch(together, tmp_path, size):
-    """Of four pictures of each domain some have two passes, some one, one has none: where a process has nothing left
-    to translate, others go on. Losses are those of all; all end with the same weights."""
+    """Some of the four pictures of each domain have two passes, some one, and one has none.
+
+    So a process may have nothing left to translate while others go on. The losses are those of all processes, and all
+    end with the same weights.
+    """
     alone, joined = (together(count, lambda rank, n=count: ["steps", tmp_path / f"{n}.{rank}"]) for count in (1, size))
     finished([*alone, *joined])
     one, several = np.load(tmp_path / "1.0.npz"), [np.load(tmp_path / f"{size}.{rank}.npz") for rank in range(size)]
     want = json.loads(str(one["losses"]))
     assert len(want) == 2 and len(want[0]) == len(want[1]) == 10 and one["updates"] == 4
-    for found in several:
-        for losses, truth in zip(json.loads(str(found["losses"])), want):
+    for results in several:
+        for losses, truth in zip(json.loads(str(results["losses"])), want):
             assert losses == pytest.approx(truth, rel=1e-5)
         for name in set(one.files) - {"losses"}:
-            assert np.array_equal(found[name], several[0][name]), name
+            assert np.array_equal(results[name], several[0][name]), name
             if name.endswith((".W", ".u")):
-                np.testing.assert_allclose(found[name], one[name], rtol=0, atol=2e-5, err_msg=name)
+                np.testing.assert_allclose(results[name], one[name], rtol=0, atol=2e-5, err_msg=name)
 
 
 @pytest.fixture()
@@ -77,12 +80,12 @@ def data(tmp_path):
 
 
 def arguments(data, folder, *more):
-    own = ["--dataroot", data, "-m", folder, "-c", "cpu", "--cpu-kernels", "nnabla", *more]
-    return list(map(str, [*SMALL, *COURSE, *own]))
+    paths = ["--dataroot", data, "-m", folder, "-c", "cpu", "--cpu-kernels", "nnabla", *more]
+    return list(map(str, [*SMALL, *COURSE, *paths]))
 
 
 def contents(folder):
-    """Arrays, and what is to be the same in them whenever they were written."""
+    """The arrays and the state of the newest checkpoint, without the times in it."""
     _, arrays, state = checkpoint.load_newest(folder)
     for of_time in ("timer", "elapsed"):
         del state["monitors"][of_time]
@@ -90,15 +93,18 @@ def contents(folder):
 
 
 def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, run_main):
-    """The folder is that of one run on batches of two, the losses are too; stopped by a signal to either process it
-    goes on, byte for byte, with the pool and the random state that each process had; but not alone."""
+    """The folder and the losses are those of one process with batches of two.
+
+    Stopped by a signal to either process, the run can be resumed by two, byte for byte, with the pool and the random
+    state that each process had; a single process is refused.
+    """
     alone, two, stopped = (tmp_path / name for name in ("alone", "two", "stopped"))
     without_end = together(2, lambda _: arguments(data, stopped))
     without_end[0].wait_for(lambda: checkpoint.find(stopped))
     without_end[1].send_signal(signal.SIGTERM)
-    said = finished(without_end, code=128 + signal.SIGTERM)
+    outputs = finished(without_end, code=128 + signal.SIGTERM)
     command = f"mpirun --bind-to none -n 2 python train.py --monitor-path={stopped} --resume"
-    assert f"go on with: {command}" in said[0] and not said[1]
+    assert f"go on with: {command}" in outputs[0] and not outputs[1]
 
     last = max(files.number_of(checkpoint.find(stopped)[-1]) + 2, 8)
     first = together(1, lambda _: arguments(data, alone, "-b", 2, "--max-iter", last))
@@ -110,7 +116,7 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
     assert {path.name for path in two.iterdir()} == {path.name for path in alone.iterdir()}
     for path in alone.glob("*.series.txt"):
         ours, theirs = (np.loadtxt(folder / path.name, ndmin=2) for folder in (two, alone))
-        # pools hand out what they are given as long as they are not full
+        # pools return their input until they are full
         np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-3)
         assert np.array_equal(ours[:, 0], theirs[:, 0]) and len(ours) == last
     arrays, state = contents(two)
@@ -124,7 +130,7 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
 
 
 def test_what_is_wrong_with_the_data_is_told_before_processes_meet(together, tmp_path, data):
-    """So that none of them waits for one that has ended."""
+    """Otherwise the other process would wait for one that has ended."""
     next((data / "trainA_seg").iterdir()).write_bytes(b"")
     (leader,) = together(2, lambda _: arguments(data, tmp_path / "run"))[:1]
     done = leader.finish()
@@ -132,7 +138,7 @@ def test_what_is_wrong_with_the_data_is_told_before_processes_meet(together, tmp
 
 
 def test_one_that_fails_ends_the_others(together, tmp_path, data):
-    """NNabla's communicator is told to, once the reason is."""
+    """The error is printed, then NNabla's communicator ends the others."""
     command = arguments(data, tmp_path / "run", "--pretrained", tmp_path / "model.h5")
     (tmp_path / "model.h5").write_bytes(b"no model")
     for process in together(2, lambda _: command):
@@ -148,7 +154,7 @@ def test_batches_of_all_must_be_there(together, tmp_path, data):
 
 
 class Fake:
-    """A communicator of one process that notes what it is asked."""
+    """A communicator of one process that records its calls."""
 
     rank, size = 0, 1
 
@@ -165,7 +171,7 @@ class Fake:
 
 @pytest.mark.parametrize("length", [0, 1, 4, 4095, (1 << 20) + 3])
 def test_bytes_are_gathered_whole(length):
-    """Those that are no float32 numbers too."""
+    """Any bytes are, even if they are not valid float32 numbers."""
     data = np.random.default_rng(length).bytes(length)
     assert Several(Fake()).gather(data) == ALONE.gather(data) == [data]
 
@@ -187,6 +193,18 @@ def test_processes_that_see_other_folders_are_refused(tmp_path):
         check_same_iteration(together, 7, str(tmp_path))
 
 
+@pytest.mark.parametrize("other", [0, 7])
+def test_a_run_begins_only_where_all_processes_see_its_folder(data, tmp_path, other):
+    """This process starts from iteration 0; the other one, from iteration `other`."""
+    together = SimpleNamespace(rank=0, size=2, total=lambda values: values + [0, other])
+    run = train.Run(train_args("", arguments(data, tmp_path)), together)
+    if other == 0:
+        run.begin()
+        return
+    with pytest.raises(UserError, match="not all processes see the checkpoints in"):
+        run.begin()
+
+
 def test_on_a_cpu_several_are_refused(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="each needs a GPU"):
@@ -194,7 +212,7 @@ def test_on_a_cpu_several_are_refused(monkeypatch):
 
 
 def test_without_nccl_or_mpi_it_is_told(monkeypatch):
-    """NNabla's own communicator, which the CPU package does not have."""
+    """The CPU package does not have NNabla's communicator."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     cpu, asked = nn.get_current_context(), []
     monkeypatch.setattr(processes, "get_extension_context", lambda name, **how: asked.append((name, how)) or cpu)
@@ -213,5 +231,5 @@ def test_each_has_a_gpu_of_its_own(monkeypatch):
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     processes.take_place(args)
-    print("nothing that anybody would see")
+    print("not to be seen")
     assert args.device_id == "2" and sys.stdout.name == os.devnull

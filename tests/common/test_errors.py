@@ -140,7 +140,7 @@ def test_every_script_refuses_what_it_does_not_know_in_one_line(run_main, monkey
 
 
 def test_who_wants_no_more_output_is_told_nothing():
-    """As `train.py --help | head -1` does."""
+    """The reader of the output has closed the pipe, as in `train.py --help | head -1`."""
     script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "--help"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -167,6 +167,30 @@ def test_empty_texts_are_refused(run_main, tmp_path, monkeypatch):
 def test_numbers_that_are_none(run_main, number):
     code, _, err = run_main(train, f"--batch-size={number}")
     assert code == 2 and "--batch-size" in err and len(err) < 200
+
+
+STARTED_AS = "train translate evaluate segment convert_pytorch compare_evaluations demo".split()
+STARTED_AS += ["datasets/check_dataset", "datasets/import_masks"]
+
+
+@pytest.mark.parametrize("script", STARTED_AS)
+def test_every_script_starts_as_a_process(run_script, tmp_path, script):
+    """It finds the project's modules from any working folder, and its imports print nothing."""
+    done = run_script(f"{script}.py", "--help", cold=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "usage: " in done.stdout
+
+
+def test_importing_a_script_leaves_ctrl_c_alone():
+    code = (
+        "import importlib, signal, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, name"
+    )
+    modules = [script.replace("/", ".") for script in STARTED_AS]
+    command = [sys.executable, "-c", code, *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)

@@ -55,7 +55,7 @@ def data(tmp_path):
 
 def found(root, sizes=SIZES):
     report = checks.check(root, sizes)
-    # the folders that pytest makes have capital letters of their own
+    # the names of the folders that pytest makes have capital letters too
     return {
         (f.severity, f.kind, os.path.relpath(f.file, root))
         for f in report.findings
@@ -112,7 +112,7 @@ def sideways(data):
 
 
 def turned(data):
-    """The same, and the masks are upright as they should be."""
+    """The same JPEG, with masks that are upright as they should be."""
     jpeg(data, "trainA/p0", picture(WIDTH, HEIGHT), exif=exif(6))
 
 

@@ -249,7 +249,7 @@ def weights():
 @pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("count, ins_per", [(1, 2), (3, 3), (2, 5)])
 def test_one_pass_is_one_call_of_the_generator(count, ins_per):
-    """And a size that is a multiple of 4 is not padded."""
+    """A size that is a multiple of 4 is not padded either."""
     picture, masks = scene(count, 20, 24)
     for got, want in zip(Translator("gen_x2y", TINY, ins_per).translate(picture, masks), call(picture, masks)):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
@@ -279,7 +279,7 @@ def test_several_passes_are_calls_one_after_another():
 @pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("height, width", [(17, 24), (20, 22), (19, 21), (18, 23)])
 def test_any_size_comes_back_at_its_size(height, width):
-    """Padded by mirroring at the last row and column, and cut back."""
+    """The picture is padded by mirroring at the last row and column, and the result is cropped back."""
     picture, masks = scene(2, height, width)
     got = Translator("gen_x2y", TINY, 2).translate(picture, masks)
     assert [v.shape for v in got] == [(3, height, width), (2, height, width)]
@@ -292,7 +292,7 @@ def test_any_size_comes_back_at_its_size(height, width):
 
 @pytest.mark.usefixtures("weights")
 def test_a_translator_takes_one_picture_after_another():
-    """Of other sizes and numbers of instances or the same: nothing is left of the one before, and results stay."""
+    """Pictures of other or the same sizes and counts do not affect each other, and earlier results stay."""
     translator = Translator("gen_x2y", TINY, 2)
     scenes = [scene(2, 20, 24), scene(3, 20, 24), scene(1, 21, 16), scene(0, 21, 18), scene(2, 20, 24)]
     scenes.append((-scenes[-1][0], scenes[-1][1][::-1]))

@@ -296,7 +296,7 @@ def test_memory_does_not_grow_with_the_data_set(items, room):
 
 
 def test_a_sample_is_no_view_of_the_cache(items):
-    """Whoever writes into a sample must not change the next one."""
+    """Writing into a sample must not change the next one."""
     source = source_of(items)
     draw = Draw(3, 1, 2, True, 0)
     first = source.read(draw)
@@ -429,7 +429,7 @@ def test_state_after_a_round_trip_is_the_same_state(iterator):
 
 
 def test_prefetching_runs_ahead_in_the_background(iterator, decoded):
-    """Without asking again, the next batches are read while this one is worked on; but not the whole data set."""
+    """The next batches are read without a request while this one is used, but not the whole data set."""
     import threading
     import time
 

@@ -382,7 +382,7 @@ def test_find_items_upper_case_extensions(tmp_path):
 
 
 def test_find_items_upper_case_extensions_of_masks(tmp_path):
-    """As with pictures: a mask must not be passed over in silence for how its extension is written."""
+    """A mask, like a picture, must not be skipped silently because its extension is in capitals."""
     data_set(tmp_path, ["a.PNG"], ["a_0.PNG", "a_1.png"])
     assert found(tmp_path) == {"a": ("a.PNG", {0: "a_0.PNG", 1: "a_1.png"})}
 
@@ -433,7 +433,7 @@ def test_find_items_without_masks_folder(tmp_path):
 
 
 def test_composed_and_decomposed_names_are_not_mixed_up(tmp_path):
-    """A name is taken as the file system gives it."""
+    """A name is used exactly as the file system returns it."""
     name = unicodedata.normalize("NFC", "Zürich")
     data_set(tmp_path, [f"{name}.png"], [f"{name}_0.png"])
     assert found(tmp_path)[name][1] == {0: f"{name}_0.png"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several tests need."""
+"""Code that several tests share."""
 
 from pathlib import Path
 

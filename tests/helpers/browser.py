@@ -61,7 +61,7 @@ class Browser:
         os.close(self._write)
 
     def call(self, method: str, **parameters: Any) -> Dict[str, Any]:
-        """A command of the protocol to the page; gives its result."""
+        """Send a command of the protocol to the page; return its result."""
         return self._send(method, parameters, sessionId=self._session)
 
     def open(self, path: Path, width: int, height: int = 1600, **media: str) -> None:
@@ -88,7 +88,7 @@ class Browser:
             time.sleep(0.02)
 
     def screenshot(self, x: int, y: int, width: int, height: int) -> bytes:
-        """What is seen in a part of the window, as a PNG."""
+        """A screenshot of a part of the window, as a PNG."""
         left, top = self.evaluate("[scrollX, scrollY]")
         clip = {"x": left + x, "y": top + y, "width": width, "height": height, "scale": 1}
         return base64.b64decode(self.call("Page.captureScreenshot", clip=clip)["data"])

@@ -32,7 +32,7 @@ def save_photo(path, random):
 
 
 def make_tree(tmp_path):
-    """A small CCP in its true layout; a picture's categories are told by the set its name is in."""
+    """Make a small CCP in its true layout; the set that holds a picture's name says its categories."""
     root = tmp_path / "ccp"
     pixel, image, photos = root / "annotations/pixel-level", root / "annotations/image-level", root / "photos"
     for folder in (pixel, image, photos):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves that cost nothing, for runs whose curves nobody looks at."""
+"""Curves that take no time to draw, for runs whose curves no test reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 class BlankFigure(MagicMock):
-    """In place of matplotlib's `Figure`: whatever is drawn, the picture that is saved is a white dot.
+    """Replaces matplotlib's `Figure`: whatever is drawn, the picture that is saved is a white dot.
 
     Drawing the five curves of a run takes half a second, longer than the iterations of a small network before it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's scripts, each run in a process of its own as a user would run it."""
+"""The project's scripts, each run in a separate process as a user would run it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 from tests.helpers import ROOT
 
@@ -52,7 +52,7 @@ class Script:
             )
         else:
             _start_server()
-            job = (self._words, cwd, self._out.name, self._err.name, prepare)
+            job = (self._words, cwd, dict(os.environ), self._out.name, self._err.name, prepare)
             self._process = _FORKS.Process(target=_run, args=job, daemon=True)
             self._process.start()
 
@@ -68,7 +68,7 @@ class Script:
 
     @property
     def returncode(self) -> int | None:
-        """As `subprocess.Popen.poll()`."""
+        """The exit code, or None while it runs; as `subprocess.Popen.poll()`."""
         return self._process.poll() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -77,7 +77,7 @@ class Script:
             os.kill(self._process.pid, number)
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
-        """Wait until something is true. That the script ends before it is fails the test."""
+        """Wait until `condition` returns something true; the test fails if the script ends before."""
         deadline = time.monotonic() + DEADLINE
         while not condition():
             assert self.returncode is None, f"{self._words} has ended: {self.output}{self.errors}"
@@ -112,11 +112,18 @@ def _start_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _run(words: List[str], cwd: Path, out: str, err: str, prepare: Callable[[], None] | None) -> None:
-    """In the forked process: become the script."""
+def _run(
+    words: List[str], cwd: Path, environment: Dict[str, str], out: str, err: str, prepare: Callable[[], None] | None
+) -> None:
+    """Become the script, in the forked process."""
     for name, stream in ((out, sys.stdout), (err, sys.stderr)):
         with open(name, "ab") as file:
             os.dup2(file.fileno(), stream.fileno())
+    # the process that this one is forked from goes on silently if an import fails
+    assert "train" in sys.modules, "tests/helpers/preloaded.py cannot be imported"
+    # that process has the environment of the first test that started a script
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(cwd)
     if prepare:
         prepare()
@@ -128,5 +135,5 @@ def _run(words: List[str], cwd: Path, out: str, err: str, prepare: Callable[[], 
             sys.argv = words
             runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
-        # a forked process ends without
+        # a forked process does not run these by itself
         atexit._run_exitfuncs()

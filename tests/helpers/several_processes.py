@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One of several processes on a CPU, joined by sockets.
 
-    python -m tests.helpers.several_processes SOCKET RANK SIZE what to run
+    python -m tests.helpers.several_processes SOCKET RANK SIZE ARGUMENTS...
 
-Run are `train.py`'s arguments, or `steps FILE`: training iterations on noise, of which losses and parameters are
-written to FILE.npz.
+ARGUMENTS are those of `train.py`, or `steps FILE`, which trains on noise and writes losses and parameters to FILE.npz.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ FLAGS += "--ngf 2 --ndf 2 --n-blocks 1 --pool-size 50".split()
 
 
 class SocketCommunicator:
-    """As much of `nnabla.communicators.MultiProcessDataParallelCommunicator` as is used, with its signatures.
+    """The methods of `nnabla.communicators.MultiProcessDataParallelCommunicator` that are used, with their signatures.
 
     Everything goes through the process of rank 0, which adds up in the order of ranks.
     """
@@ -64,19 +63,19 @@ class SocketCommunicator:
     def all_reduce(
         self, data: List[nn.NdArray], division: bool = False, inplace: bool = False, group: str = "world"
     ) -> None:
-        """Add up, in place."""
+        """Replace each array by its sum over the processes."""
         assert type(data) is list and not division
         for array, total in zip(data, self._exchange([np.array(a.data, np.float32) for a in data], sum_up)):
             array.data = total
 
     def all_gather(self, ndarray: nn.NdArray, ndarray_list: List[nn.NdArray], group: str = "world") -> None:
-        """Give everybody what each one has."""
+        """Put the array of each process into `ndarray_list`, by rank."""
         for array, values in zip(ndarray_list, self._exchange(ndarray.data.tobytes(), list)):
             assert len(values) == 4 * array.size
             array.data = np.frombuffer(values, np.float32)
 
     def abort(self) -> None:
-        """End all of them."""
+        """Report the call; the real one ends all processes."""
         print("the communicator is aborted", file=sys.stderr)
 
     def _exchange(self, mine, combine):
@@ -95,7 +94,7 @@ def sum_up(parts: List[List[np.ndarray]]) -> List[np.ndarray]:
 
 
 def sample(instances: int, seed: int) -> Sample:
-    """Noise with so many instances."""
+    """A picture of noise with N `instances`."""
     random = np.random.default_rng([seed, instances])
     masks = -np.ones((instances, HEIGHT, WIDTH), np.float32)
     for i in range(instances):
@@ -104,7 +103,7 @@ def sample(instances: int, seed: int) -> Sample:
 
 
 def steps(joined: processes.Processes, file: Path) -> None:
-    """Two iterations, of four pictures of each domain in all."""
+    """Train two iterations, each on four pictures of each domain, split among the processes."""
     set_context("cpu")
     kernels.configure("nnabla")
     each = 4 // joined.size
@@ -123,7 +122,7 @@ def steps(joined: processes.Processes, file: Path) -> None:
 
 
 def main() -> int:
-    """Run."""
+    """Run the command line."""
     socket, rank, size, *rest = sys.argv[1:]
     joined = processes.Several(SocketCommunicator(socket, int(rank), int(size))) if int(size) > 1 else processes.ALONE
     if rest[0] == "steps":

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that takes its time, so that a test can act while a checkpoint is being written."""
+"""A disk on which a write takes as long as a test needs, so that the test can act during the write."""
 
 import sys
 import time
+from pathlib import Path
 
-SECONDS = 2
+from tests.helpers.scripts import DEADLINE
 
 
-def hold_first_checkpoint() -> None:
-    """Have the first checkpoint that this process writes lie there unfinished, all of its bytes written, for a while.
+def hold_first_checkpoint(release: Path) -> None:
+    """Hold the first checkpoint that this process writes until the file `release` exists.
 
-    Without it, it lies there for some milliseconds, which a test that waits for it misses on a busy machine.
+    Until then all of its bytes are written, but it does not have its final name. Otherwise this state lasts
+    milliseconds, which a test that waits for it misses on a busy machine.
     """
     held = []
 
-    def look(event: str, arguments: tuple) -> None:
+    def hold(event: str, arguments: tuple) -> None:
         if event == "os.rename" and str(arguments[0]).endswith(".part.npz") and not held:
             held.append(arguments)
-            time.sleep(SECONDS)
+            deadline = time.monotonic() + DEADLINE
+            while not release.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
 
-    sys.addaudithook(look)
+    sys.addaudithook(hold)

@@ -89,7 +89,7 @@ def test_boxes_of_a_few_pixels_give_some_of_them(box):
 
 
 def test_where_nothing_stands_out_there_is_the_ellipse():
-    """All that differs in the box is a dot in its middle, far too small to be what was boxed."""
+    """Only a dot in the middle of the box differs, far too small to be the boxed object."""
     picture = np.full((100, 120, 3), 90, np.uint8)
     picture[48:52, 58:62] = 250
     with pytest.raises(NothingFound, match="stands out") as raised:

@@ -96,7 +96,7 @@ def test_the_probability_of_a_picture_depends_on_itself_alone():
 
 @pytest.fixture()
 def hardly_trained(monkeypatch):
-    """For tests of how a classifier is kept, whatever it has learned."""
+    """Train classifiers for few steps, for tests that depend only on their being stored."""
     monkeypatch.setattr(classifier, "STEPS", 5)
 
 

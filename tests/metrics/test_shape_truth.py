@@ -88,7 +88,7 @@ def test_a_speck_and_everything_are_no_shape(where):
 
 @pytest.mark.parametrize("letter, other", ["AB", "BA"])
 def test_untouched_pictures_do_not_show_the_target(data, letter, other):
-    """Even if their backgrounds have pixels similar to its colour."""
+    """Pixels of the background that are similar to the target's colour do not count as the target."""
     truth = shape_truth.read_instances(data, "train", letter)
     target = shape_truth.target_of(shape_truth.read_instances(data, "train", other))
     for item in find_items(data, "train", letter):

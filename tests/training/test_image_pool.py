@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image pool: what it hands back, and how often it swaps."""
+"""The image pool: the items it returns, and how often it swaps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from training.image_pool import ImagePool
 
 
 def item(number):
-    """A translation that can be told by its value, with as many masks as it likes."""
+    """A translation that is recognized by its value, with any number of masks."""
     return np.full((3, 2, 2), number, np.float32), np.full((number % 3, 2, 2), number, np.float32)
 
 
 def queries(pool, numbers):
-    """The numbers of what the pool hands back for items of `numbers`; picture and masks belong together."""
+    """The numbers of the items that the pool returns for items of `numbers`; picture and masks belong together."""
     found = []
     for number in numbers:
         picture, masks = pool.query(item(number))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No run is lost: not to a kill, a signal, a full disk, a second run, damage, or numbers that are none."""
+"""No run is lost: not to a kill, a signal, a full disk, a second run, damage, or a NaN loss."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from common.errors import UserError
 from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers import ROOT
+from tests.helpers.hangups import REPORT, report_hangups
 from tests.helpers.scripts import DEADLINE
 from tests.helpers.slow_disk import hold_first_checkpoint
 from training import checkpoint
 from training.divergence import Diverged, check_finite
 
 EPOCH, LAST = 3, 12  # iterations
-# at any moment up to a checkpoint; the same in a process that is not forked; while one is written; shortly after it
+# at any moment up to a checkpoint; the same in a process that is not forked; during its writing; shortly after it
 KILLS = {"any": 7, "cold": 3, "writing": 5, "written": 5}
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --ins-max 2".split()]
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
 COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
 
 pytestmark = pytest.mark.usefixtures("blank_curves")
@@ -64,7 +65,7 @@ def whole(run_script, data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def begun(run_script, data, tmp_path_factory):
-    """The first two epochs and one iteration of it."""
+    """A run that stopped after two epochs and one iteration."""
     folder = tmp_path_factory.mktemp("begun") / "run"
     done = run_script("train.py", *arguments(data, folder, "--max-iter", 2 * EPOCH + 1))
     assert done.returncode == 0, done.stderr
@@ -73,7 +74,7 @@ def begun(run_script, data, tmp_path_factory):
 
 @pytest.fixture()
 def resume(run_main):
-    """Go on with a run up to its end in this process: a refusal is no error here. Gives exit code, output and error."""
+    """Resume a run up to its end in this process; a refusal does not fail. Returns exit code, output and error."""
     return lambda folder, *more: run_main(train, "-m", folder, "--resume", "--max-iter", LAST, *more)
 
 
@@ -87,7 +88,7 @@ def unfinished(folder):
 
 
 def contents(folder):
-    """All that must be the same bytes: parameters, Adam's moments, pools, order, random states, series."""
+    """The contents that must be the same bytes: parameters, Adam's moments, pools, order, random states, series."""
     _, arrays, state = checkpoint.load_newest(folder)
     for of_time in ("timer", "elapsed"):
         del state["monitors"][of_time]
@@ -106,11 +107,14 @@ def hashes(folder):
 
 
 def wait_for_moment(process, moment, folder, seconds):
-    """Wait for a checkpoint that is being written; for so many seconds from now, or a new checkpoint
-    before; or for a new checkpoint and then for a part of a second."""
+    """Wait for one of the moments of KILLS.
+
+    "writing" is while a checkpoint is being written, "written" a tenth of `seconds` after a new checkpoint, any other
+    one is `seconds` from now, or the next checkpoint if that comes first.
+    """
     begun, before = time.monotonic(), checkpoint.find(folder)[-1:]
     if moment == "writing":
-        process.wait_for(lambda: not unfinished(folder))  # what was killed before leaves
+        process.wait_for(lambda: not unfinished(folder))  # left by a process that was killed before
         process.wait_for(lambda: unfinished(folder))
     elif moment == "written":
         process.wait_for(lambda: checkpoint.find(folder)[-1:] != before)
@@ -136,7 +140,7 @@ def test_killed_twenty_times_it_ends_as_the_run_that_never_was(start_script, run
     assert len(moments) == 20
     interrupted_writes, command = 0, arguments(data, folder, *course)
     for moment in moments:
-        hold = hold_first_checkpoint if moment == "writing" else None
+        hold = partial(hold_first_checkpoint, tmp_path / "never") if moment == "writing" else None
         process = start_script("train.py", *command, cold=moment == "cold", prepare=hold)
         # imports take about a second
         wait_for_moment(process, moment, folder, chance.uniform(0, seconds + (moment == "cold")))
@@ -155,7 +159,8 @@ def test_killed_twenty_times_it_ends_as_the_run_that_never_was(start_script, run
 
 def test_a_run_without_a_checkpoint_yet_starts_again(whole, start_script, run_script, data, tmp_path):
     folder = tmp_path / "run"
-    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
+    hold = partial(hold_first_checkpoint, tmp_path / "never")
+    process = start_script("train.py", *arguments(data, folder), prepare=hold)
     process.wait_for((folder / "args.json").exists)
     process.kill()
     assert not checkpoint.find(folder)
@@ -166,7 +171,7 @@ def test_a_run_without_a_checkpoint_yet_starts_again(whole, start_script, run_sc
 
 @pytest.mark.parametrize("lost", ["model", "old checkpoint"])
 def test_killed_right_after_the_last_checkpoint(whole, run_main, tmp_path, lost):
-    """Its model is not written yet, or the oldest checkpoint not deleted: `--resume` does what is left to do."""
+    """The model is not written yet, or the oldest checkpoint not deleted: `--resume` does the rest."""
     folder = Path(shutil.copytree(whole, tmp_path / "copy"))
     names = {path.name for path in folder.iterdir()}
     if lost == "model":
@@ -233,7 +238,7 @@ def test_a_whole_checkpoint_of_another_model_is_refused(copy, resume):
 
 SPOILT = {
     "iteration": lambda s: s.update(iteration=-5),
-    "no number": lambda s: s.update(iteration=float("inf")),
+    "infinite iteration": lambda s: s.update(iteration=float("inf")),
     "monitors": lambda s: s.update(monitors=None),
     "flushed": lambda s: s["monitors"].update(flushed="x"),
     "pending": lambda s: s["monitors"].update(pending={}),
@@ -285,13 +290,23 @@ def test_damaged_arguments_are_refused(copy, resume, text):
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
+def has_text(path):
+    return path.exists() and path.read_text() != ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, start_script, data, tmp_path, number):
-    """SIGINT comes in one of the first iterations, SIGTERM while a checkpoint is being written."""
-    folder = tmp_path / "a folder"
-    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
-    process.wait_for(lambda: f"1/{LAST}" in process.errors if number == signal.SIGINT else unfinished(folder))
+    """SIGINT comes in one of the first iterations, SIGTERM while a checkpoint is being written.
+
+    The run cannot end before: its first checkpoint is held until the signal has been received.
+    """
+    folder, release = tmp_path / "a folder", tmp_path / "release"
+    process = start_script("train.py", *arguments(data, folder), prepare=partial(hold_first_checkpoint, release))
+    timer = folder / "Training_time.timer.txt"
+    process.wait_for(lambda: has_text(timer) if number == signal.SIGINT else unfinished(folder))
     process.send_signal(number)
+    process.wait_for(lambda: "once more ends it at once" in process.errors)
+    release.touch()
     done = process.finish()
     assert done.returncode == 128 + number and "Traceback" not in done.stderr and "once more" in done.stderr
     stopped_after = checkpoint.load_newest(folder)[2]["iteration"]
@@ -306,18 +321,32 @@ def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, start_s
     assert contents(folder) == contents(whole)
 
 
+def wait_for_long_call(process):
+    """Wait until a SIGHUP has not been handled for a second; it is handled at the end of the call that is running."""
+    while True:
+        handled = process.errors.count(REPORT)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        if process.errors.count(REPORT) == handled:
+            return handled
+
+
 def test_a_second_signal_ends_at_once(start_script, data, tmp_path):
-    """An iteration takes a minute here, nearly all of it within single calls into NNabla."""
+    """Both signals come within one call into NNabla: calls take about half a minute here.
+
+    Python would handle them only after the call, and a pending SIGHUP before them.
+    """
     folder = tmp_path / "run"
     size = "--fineSizeH 400 --loadSizeH 400 --fineSizeW 400 --loadSizeW 400 --ngf 16 --cpu-kernels nnabla".split()
-    process = start_script("train.py", *arguments(data, folder, *size))
+    process = start_script("train.py", *arguments(data, folder, *size), prepare=report_hangups)
     process.wait_for(lambda: f"0/{LAST}" in process.errors)
-    time.sleep(1)
+    handled = wait_for_long_call(process)
     process.send_signal(signal.SIGINT)
     process.wait_for(lambda: "once more ends it at once" in process.errors)
-    begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.finish().returncode == 128 + signal.SIGTERM and time.monotonic() - begun < 20
+    done = process.finish()
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.count(REPORT) == handled, "the signals waited for the end of a call"
     assert checkpoint.find(folder) == []
 
 
@@ -325,19 +354,18 @@ def test_a_second_signal_ends_at_once(start_script, data, tmp_path):
 
 
 def test_two_runs_in_one_folder_cannot_be(whole, start_script, run_main, data, tmp_path):
-    folder, models = tmp_path / "run", tmp_path / "models"
-    first = start_script("train.py", *arguments(data, folder, "-o", models), prepare=hold_first_checkpoint)
+    folder, models, release = tmp_path / "run", tmp_path / "models", tmp_path / "release"
+    hold = partial(hold_first_checkpoint, release)
+    first = start_script("train.py", *arguments(data, folder, "-o", models), prepare=hold)
     first.wait_for(lambda: unfinished(folder))
-    # it stays in the middle of its run until the others have had their say
-    first.send_signal(signal.SIGSTOP)
     for second in (["-m", folder, "--resume"], arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
         code, _, err = run_main(train, *second)
         assert code == 2 and "another run is writing" in err and err.count("\n") == 1
     assert unfinished(folder)
-    first.send_signal(signal.SIGCONT)
+    release.touch()
     assert first.finish().returncode == 0
     assert contents(Path(shutil.copytree(models, folder, dirs_exist_ok=True))) == contents(whole)
-    # whoever comes afterwards is told that there is a run, and models
+    # a later run is refused because the folder holds a run, or models
     for second in (arguments(data, folder), arguments(data, tmp_path / "x", "-o", models)):
         code, _, err = run_main(train, *second)
         assert code == 2 and "holds a run" in err
@@ -373,7 +401,7 @@ def test_the_room_that_is_asked_for_is_what_a_full_checkpoint_takes(data, tmp_pa
 
 
 def test_a_model_that_cannot_be_written_ends_in_an_error(whole, tmp_path):
-    """In a process of its own: HDF5 writing to a full disk ended it with a segmentation fault."""
+    """This runs in a separate process: HDF5 writing to a full disk ended it with a segmentation fault."""
     model = next(iter(whole.glob("params_*.h5")))
     code = (
         "import sys, resource; sys.path.insert(0, sys.argv[1])\n"
@@ -415,14 +443,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data):
-    """Right after its first checkpoint."""
-    folder, filler = small_disk / "run", small_disk / "filler"
-    process = start_script("train.py", *arguments(data, folder), prepare=hold_first_checkpoint)
+def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data, tmp_path):
+    """It is full right after the first checkpoint."""
+    folder, filler, release = small_disk / "run", small_disk / "filler", tmp_path / "release"
+    process = start_script("train.py", *arguments(data, folder), prepare=partial(hold_first_checkpoint, release))
     process.wait_for(lambda: any(map(zipfile.is_zipfile, unfinished(folder))))
     with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(1 << 16))
+    release.touch()
     done = process.finish()
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
@@ -443,9 +472,9 @@ def test_folders_that_cannot_be_made_or_written(run_main, data, tmp_path):
         assert code == 2 and str(folder) in err and "--monitor-path" in err and err.count("\n") == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 def test_a_folder_of_somebody_else(run_main, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "check_data", lambda args: None)  # the data of this test are somebody else's too
+    monkeypatch.setattr(train, "check_data", lambda args: None)  # the data of this test belong to another user too
     (tmp_path / "run").mkdir()
     for folder in (*tmp_path.parents, tmp_path):
         if folder.stat().st_uid == 0 and folder != Path("/") and "pytest" in folder.name:
@@ -458,11 +487,11 @@ def test_a_folder_of_somebody_else(run_main, data, tmp_path, monkeypatch):
     assert code == 2 and "Permission denied" in err and "--monitor-path" in err and err.count("\n") == 1
 
 
-# --- numbers that are none --------------------------------------------------------------------------------------------
+# --- losses and parameters that are not finite ------------------------------------------------------------------------
 
 
 def diverging(monkeypatch, after, rate):
-    """Let the learning rates be `rate` once so many iterations are done. Gives the names of their pictures."""
+    """Set the learning rates to `rate` after `after` iterations. Returns the names of each iteration's pictures."""
     step, take, done, taken = train.InstaGAN.step, DataIterator.next, [], []
 
     def noting(self):

@@ -51,7 +51,7 @@ def comparison(folder, name, before=(200, 30, 30), after=(30, 30, 200)):
     return Comparison(name, f"{name} (title)", *paths[:2], paths[2], paths[2], [Link("its mask", paths[3], "#ffb000")])
 
 
-# --- what is in a page ------------------------------------------------------------------------------------------------
+# --- the contents of a page -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture()
@@ -161,7 +161,7 @@ def distances(size, centre, scale):
 
 @pytest.mark.parametrize(("size", "scale"), [((64, 64), 6), ((60, 90), 5), ((500, 400), 1)])
 def test_a_disc_is_outlined_where_it_ends(size, scale):
-    """On its edge all the way round in its colour, dark beside that, and nowhere else."""
+    """The outline is on the whole edge in its colour, dark beside that, and nowhere else."""
     height, width = size
     discs = [((0.3 * width, 0.35 * height), 0.2 * min(size)), ((0.7 * width, 0.6 * height), 0.25 * min(size))]
     masks = np.stack([distances(size, centre, 1) <= radius for centre, radius in discs])
@@ -250,7 +250,7 @@ def check_slider(browser):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 def test_in_a_browser(tmp_path):
-    """At two widths: nothing is wider than the window, filter, slider, outlines and the enlarged view work, and only
+    """Nothing is wider than the window at two widths; filter, slider, outlines and the enlarged view work, and only
     files of the folder are requested."""
     folder = tmp_path / "the page"
     compared = [comparison(folder, name, RED, BLUE) for name in [*HOSTILE, *(f"more {i}" for i in range(18))]]

@@ -114,7 +114,7 @@ def test_neighbours_are_translated_together():
 
 
 def test_a_small_instance_has_a_cut_out_of_its_own():
-    """In its large neighbour's cut-out it would be a few pixels, or lie at the edge."""
+    """It would have few pixels in its large neighbour's cut-out, or lie at the edge."""
     large, small, twin = Window(50, 50, 150, 150), Window(90, 160, 100, 170), Window(50, 155, 150, 255)
     view = View((64, 64), 0.4)
     windows = [cut_out(w, (1000, 1000), view) for w in (large, small, twin)]

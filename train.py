@@ -209,7 +209,6 @@ class Run:
         # wait for the first process to finish writing: mpirun ends all once one exits by a signal
         self.processes.total(np.zeros(1))
 
-
     def divergence(self, error: Diverged) -> UserError:
         """The error of a training that diverged; the files of its pictures are written into the run's folder."""
         if error.iteration is None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import io
 import json
 import os
 import random
@@ -463,6 +466,25 @@ def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data, tmp
     code, _, err = resume(folder)
     assert code == 0, err
     assert contents(folder) == contents(whole)
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk with room for 1000 bytes."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 1000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_disk_that_fills_up_within_an_archive_leaves_one_error(monkeypatch):
+    """An archive that is left open would fail once more when it is collected, and Python would print a traceback."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint._write(FullDisk(), {"a": np.zeros(1000)}, {"iteration": 1})
+    gc.collect()
+    assert not ignored
 
 
 def test_folders_that_cannot_be_made_or_written(run_main, data, tmp_path):

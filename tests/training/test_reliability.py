@@ -469,10 +469,13 @@ def test_a_disk_that_fills_up(whole, small_disk, start_script, resume, data, tmp
 
 
 class FullDisk(io.BytesIO):
-    """A file on a disk with room for 1000 bytes."""
+    """A file on a disk with room for 1000 bytes; once it is full, nothing fits any more."""
+
+    full = False
 
     def write(self, data):
-        if self.tell() + len(data) > 1000:
+        self.full = self.full or self.tell() + len(data) > 1000
+        if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(data)
 

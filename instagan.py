@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import nnabla as nn
 import numpy as np
@@ -20,13 +21,21 @@ from backend.precision import is_half
 from backend.processes import ALONE, Processes
 from data import instances
 from models import DOMAINS, GENERATORS, NETWORKS, OTHER, create_parameters
-from training.data_parallel import Shares, shares_alone, stand_in
+from training.data_parallel import Shares, shared_passes
 from training.graphs import GeneratorGraph, build_discriminator_graph, build_generator_graph
 from training.image_pool import ImagePool
 from training.optimizer import Optimizer
 from training.settings import Settings
 from training.step_losses import StepLosses
-from translation.sequence import Batch, JudgedPictures, MaskSet, MiniBatch, SequentialTranslation, Translated
+from translation.sequence import (
+    Batch,
+    JudgedPictures,
+    MaskSet,
+    MiniBatch,
+    SequentialTranslation,
+    Translated,
+    passes,
+)
 from weights import model_file
 
 # arrays by name, and plain values that JSON can hold
@@ -36,8 +45,8 @@ State = Tuple[Dict[str, np.ndarray], Dict[str, Any]]
 class InstaGAN:
     """The four networks with their optimizers and image pools, and one training iteration.
 
-    Where several `processes` train together, each has its own pictures of every batch, and weights its gradients and
-    losses by its share in the pictures of all (training/data_parallel.py). A single process has shares of 1.
+    Where several `processes` train together, each has its own pictures of every batch; mini-batches then say how much
+    their losses count (training/data_parallel.py).
     """
 
     def __init__(self, settings: Settings, processes: Processes = ALONE) -> None:
@@ -85,30 +94,30 @@ class InstaGAN:
         """
         losses = StepLosses()
         translations = {domain: SequentialTranslation(batch) for domain, batch in batches.items()}
-        for shares in shares_alone(batches) if shares_of_passes is None else shares_of_passes:
+        alone = shares_of_passes is None
+        for mini_batches in passes(translations) if alone else shared_passes(translations, shares_of_passes):
             losses.begin_pass()
-            fakes = self.update_generators(translations, shares, losses)
-            self.update_discriminators(batches, fakes, shares, losses)
+            fakes = self.update_generators(mini_batches, translations, losses)
+            self.update_discriminators(batches, fakes, losses)
         return losses
 
     def update_generators(
-        self, translations: Dict[str, SequentialTranslation], shares: Shares, losses: StepLosses
-    ) -> Dict[str, List[Translated]]:
-        """Translate the next mini-batch of instances of each domain, and update both generators once.
+        self,
+        mini_batches: Dict[str, MiniBatch],
+        translations: Dict[str, SequentialTranslation],
+        losses: StepLosses,
+    ) -> Dict[str, Optional[JudgedPictures]]:
+        """Translate a mini-batch of instances of each domain, and update both generators once.
 
-        Returns, for each domain, the translations so far of its pictures: y'_m with b'_1, ..., b'_m.
+        Returns, for each domain, the pictures out of the pool that D of the other domain is to judge as fake; None
+        where the mini-batch does not count (training/data_parallel.py).
         """
-        mini_batches = {}
-        for domain in shares:
-            translation = translations[domain]
-            mini_batches[domain] = translation.mini_batch() if translation.remaining else stand_in(translation.batch)
-
         optimizer = self.optimizers["gen"]
         while True:
             optimizer.zero_grad()
             graphs = self.run_both(
                 [
-                    partial(self.generator_pass, domain, mini_batch, optimizer.loss_scale * shares[domain])
+                    partial(self.generator_pass, domain, mini_batch, optimizer.loss_scale)
                     for domain, mini_batch in mini_batches.items()
                 ]
             )
@@ -116,69 +125,67 @@ class InstaGAN:
                 break
 
         fakes = {}
-        for domain, graph in zip(mini_batches, graphs):
+        for (domain, mini_batch), graph in zip(mini_batches.items(), graphs):
             for name, loss in graph.losses.items():
-                losses.add(name, shares[domain], arrays.copy(loss.data))
-            if translations[domain].remaining:
+                losses.add(name, mini_batch.share, arrays.copy(loss.data))
+            fakes[domain] = None
+            if mini_batch.share:
                 # copies, detached from the graph: y'_m is the next pass's picture and b'_m an earlier mask, constants
                 y, b = (arrays.copy(variable.data) for variable in graph.translated)
-                fakes[domain] = translations[domain].advance(y, b)
+                fakes[domain] = self.from_pool(OTHER[domain], translations[domain].advance(y, b), mini_batch.share)
         return fakes
 
-    def generator_pass(self, domain: str, batch: MiniBatch, factor: float = 1.0) -> GeneratorGraph:
-        """Translate a mini-batch of `domain`, and add `factor` times the gradients to those of both generators.
+    def generator_pass(self, domain: str, batch: MiniBatch, scale: float = 1.0) -> GeneratorGraph:
+        """Translate a mini-batch of `domain`, and add `scale` times its gradients to those of both generators.
 
         The graph that is returned holds the losses, y' and b' until it is run again.
         """
         n_earlier = sum(batch.earlier.counts) if batch.earlier else 0
         graph = self.generator_graph(domain, batch.pictures.shape[0], sum(batch.masks.counts), n_earlier)
-        graph.run(batch, factor)
+        graph.run(batch, scale * batch.share)
         return graph
 
+    def from_pool(self, domain: str, translations: List[Translated], share: float) -> JudgedPictures:
+        """Put translations into the image pool of `domain`, and take as many out for D to judge."""
+        pictures, masks = zip(*[self.pools[domain].query(translated) for translated in translations])
+        return JudgedPictures(arrays.concatenate(pictures), MaskSet.join(masks), share)
+
     def update_discriminators(
-        self, batches: Dict[str, Batch], fakes: Dict[str, List[Translated]], shares: Shares, losses: StepLosses
+        self, batches: Dict[str, Batch], fakes: Dict[str, Optional[JudgedPictures]], losses: StepLosses
     ) -> None:
         """Update the discriminator of each domain that was translated into: real pictures against the pool's."""
         updates = {}
-        for source, share in shares.items():
+        for source, fake in fakes.items():
             domain = OTHER[source]
-            real = JudgedPictures(batches[domain].pictures, batches[domain].masks)
-            # where this process had nothing to translate its share is 0, and the real pictures stand in
-            fake = self.from_pool(domain, fakes[source]) if source in fakes else real
-            updates[domain] = partial(self.update_discriminator, domain, real, fake, share)
+            # each process has as many real pictures as any other
+            real = JudgedPictures(batches[domain].pictures, batches[domain].masks, 1 / self.processes.size)
+            updates[domain] = partial(self.update_discriminator, domain, real, fake or replace(real, share=0.0))
         for domain, terms in zip(updates, self.run_both(list(updates.values()))):
             for share, loss in terms:
                 losses.add(f"discriminator_loss_{domain}", share, loss)
 
-    def from_pool(self, domain: str, fakes: List[Translated]) -> JudgedPictures:
-        """Put translations into the image pool of `domain`, and take as many out."""
-        pictures, masks = zip(*[self.pools[domain].query(fake) for fake in fakes])
-        return JudgedPictures(arrays.concatenate(pictures), MaskSet.join(masks))
-
     def update_discriminator(
-        self, domain: str, real: JudgedPictures, fake: JudgedPictures, fake_share: float
+        self, domain: str, real: JudgedPictures, fake: JudgedPictures
     ) -> List[Tuple[float, nn.NdArray]]:
         """Update the discriminator of `domain` once. Returns the two terms of its loss with their shares."""
-        # each process has as many real pictures as any other
-        real_share = 1 / self.processes.size
         optimizer = self.optimizers[f"dis_{domain}"]
         while True:
             optimizer.zero_grad()
-            real_loss = self.discriminator_pass(domain, real, 1.0, optimizer.loss_scale * real_share)
-            fake_loss = self.discriminator_pass(domain, fake, 0.0, optimizer.loss_scale * fake_share)
+            real_loss = self.discriminator_pass(domain, real, 1.0, optimizer.loss_scale)
+            fake_loss = self.discriminator_pass(domain, fake, 0.0, optimizer.loss_scale)
             if optimizer.update():
                 break
-        return [(real_share, real_loss), (fake_share, fake_loss)]
+        return [(real.share, real_loss), (fake.share, fake_loss)]
 
     def discriminator_pass(
-        self, domain: str, judged: JudgedPictures, label: float, factor: float = 1.0
+        self, domain: str, judged: JudgedPictures, label: float, scale: float = 1.0
     ) -> nn.NdArray:
-        """Score pictures with their masks against `label`, and add `factor` times the gradients to those of D.
+        """Score pictures with their masks against `label`, and add `scale` times the gradients to those of D.
 
         Returns half of the LSGAN loss.
         """
         graph = self.discriminator_graph(domain, judged.pictures.shape[0], sum(judged.masks.counts))
-        graph.run(judged, label, factor)
+        graph.run(judged, label, scale * judged.share)
         # copied, since the next call may run the same graph
         return arrays.copy(graph.loss.data)
 

@@ -167,7 +167,7 @@ class Run:
             while self.iteration < self.last_iteration:
                 # if a signal stops the run now, this batch is the first one after --resume
                 batches = self.batches.peek()
-                # all processes must stop in the same iteration
+                # several processes must stop in the same iteration
                 self.signal, shares = exchange(
                     self.processes, self.interruption.signal, batches, self.settings.passes
                 )

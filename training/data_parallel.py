@@ -2,13 +2,13 @@
 """One iteration shared by several processes: each has its own pictures of every batch (see backend/processes.py).
 
 In a pass of the sequential mini-batch only the pictures that still have instances take part, and each process has a
-different number of them. So each process weights its gradients and losses by its share in the pictures of all; a
-single process has shares of 1.
+different number of them. So each process weights its gradients and losses by its share in the pictures of all.
 """
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from dataclasses import replace
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -22,35 +22,41 @@ from translation.sequence import Batch, MiniBatch, SequentialTranslation
 Shares = Dict[str, float]
 
 
-def shares_alone(batches: Dict[str, Batch]) -> List[Shares]:
-    """The shares in each pass of a single process: 1 for each domain that has an instance left."""
-    counts = _count_pictures(batches, max(len(batch.passes) for batch in batches.values()))
-    return _shares(counts, counts)
-
-
 def exchange(
-    processes: Processes, signal: int, batches: Dict[str, Batch], most_passes: int
-) -> Tuple[int, List[Shares]]:
-    """The exchange before an iteration; a single process gets its own signal and shares back.
+    processes: Processes, signal: int, batches: Dict[str, Batch], passes: int
+) -> Tuple[int, Optional[List[Shares]]]:
+    """The exchange before an iteration, so that all processes stop in the same one and know their shares.
 
-    `signal` is the one that this process has had (0 for none), `most_passes` the number that any batch can have.
+    `signal` is the one that this process has had (0 for none), `passes` the number that any batch can have.
 
-    Returns the signal that any process has had, so that all stop in the same iteration, and the shares in each pass.
+    Returns the signal that any process has had, and the shares in each pass; None for a single process.
     """
-    counts = _count_pictures(batches, most_passes)
+    if processes.size == 1:
+        return signal, None
+    counts = np.zeros((passes, len(DOMAINS)))
+    for column, domain in enumerate(DOMAINS):
+        for row, active in enumerate(batches[domain].active):
+            counts[row, column] = len(active)
     signals = by_rank(processes, signal)
     totals = processes.total(np.concatenate([signals, counts.ravel()]))
     return int(totals[: len(signals)].max()), _shares(counts, totals[len(signals) :].reshape(counts.shape))
 
 
-def stand_in(batch: Batch) -> MiniBatch:
-    """The first pass's input once more, for a process whose share is 0.
+def shared_passes(
+    translations: Dict[str, SequentialTranslation], shares_of_passes: List[Shares]
+) -> Iterator[Dict[str, MiniBatch]]:
+    """The mini-batches of each pass that any process has, with their shares.
 
-    Its results do not count, but all processes must run the same graphs, and D's power iterations must stay the same.
+    All processes must run the same graphs, and D's power iterations must stay the same in all. So where this process
+    has nothing left, its first mini-batch comes once more, with the share 0.
     """
-    if not batch.passes:
-        return MiniBatch(batch.pictures, batch.masks, None)
-    return SequentialTranslation(batch).mini_batch()
+    for shares in shares_of_passes:
+        mini_batches = {}
+        for domain, share in shares.items():
+            translation = translations[domain]
+            mini_batch = translation.mini_batch() if translation.remaining else _first_mini_batch(translation.batch)
+            mini_batches[domain] = replace(mini_batch, share=share)
+        yield mini_batches
 
 
 def check_same_iteration(processes: Processes, iteration: int, folder: str) -> None:
@@ -59,13 +65,10 @@ def check_same_iteration(processes: Processes, iteration: int, folder: str) -> N
         raise UserError(f"not all processes see the checkpoints in {folder}; it must be in a place they share")
 
 
-def _count_pictures(batches: Dict[str, Batch], passes: int) -> np.ndarray:
-    """The number of pictures of each domain that have an instance for each pass: (passes, 2)."""
-    counts = np.zeros((passes, len(DOMAINS)))
-    for column, domain in enumerate(DOMAINS):
-        for row, active in enumerate(batches[domain].active):
-            counts[row, column] = len(active)
-    return counts
+def _first_mini_batch(batch: Batch) -> MiniBatch:
+    if not batch.passes:
+        return MiniBatch(batch.pictures, batch.masks, None)
+    return SequentialTranslation(batch).mini_batch()
 
 
 def _shares(counts: np.ndarray, totals: np.ndarray) -> List[Shares]:

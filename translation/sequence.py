@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import nnabla as nn
 import numpy as np
@@ -65,10 +65,14 @@ class MaskInput:
 
 @dataclass(frozen=True)
 class JudgedPictures:
-    """Pictures (B, 3, H, W) with the masks of their instances, real or fake, for D to judge."""
+    """Pictures (B, 3, H, W) with the masks of their instances, real or fake, for D to judge.
+
+    `share` is the weight of their loss; it is less than 1 where other processes have more such pictures.
+    """
 
     pictures: nn.NdArray
     masks: MaskSet
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,14 @@ class MiniBatch:
     """The input of one pass: the pictures that still have instances, and the next few of these.
 
     `pictures` (B, 3, H, W) are the results of the pass before, `masks` the instances of this pass, `earlier` the
-    masks that earlier passes gave (None in the first pass).
+    masks that earlier passes gave (None in the first pass). `share` is the weight of its losses in training; it is less
+    than 1 where other processes have more pictures for this pass (training/data_parallel.py).
     """
 
     pictures: nn.NdArray
     masks: MaskSet
     earlier: Optional[MaskSet]
+    share: float = 1.0
 
 
 class Batch:
@@ -158,3 +164,12 @@ class SequentialTranslation:
         self._pass += 1
         rows = arrays.pieces(pictures, [1] * len(active))
         return [(picture, self._masks[b]) for b, picture in zip(active, rows)]
+
+
+def passes(translations: Dict[str, SequentialTranslation]) -> Iterator[Dict[str, MiniBatch]]:
+    """The mini-batches of each pass over several batches, by their names; a batch without instances left is absent.
+
+    Each result must be handed to `advance` before the next pass.
+    """
+    while any(translation.remaining for translation in translations.values()):
+        yield {name: translation.mini_batch() for name, translation in translations.items() if translation.remaining}

@@ -131,8 +131,7 @@ def test_killed_twenty_times_it_ends_as_the_run_that_never_was(start_script, run
     seed, folder = time.time_ns(), tmp_path / "run"
     print(f"seed {seed}")  # shown where the test fails
     chance = random.Random(seed)
-    # NNabla's kernels begin at once, where oneDNN's are first made for each layer
-    course = f"--max-epoch {3 * sum(KILLS.values())} --save-image-interval 6 --cpu-kernels nnabla".split()
+    course = f"--max-epoch {3 * sum(KILLS.values())} --save-image-interval 6".split()
     start_script("train.py", "--help").finish()  # whatever the first fork has to wait for
     begun = time.monotonic()
     one = start_script("train.py", *arguments(data, tmp_path / "one", *course, "--max-iter", EPOCH)).finish()

@@ -563,6 +563,13 @@ def test_labelme_files_without_size_are_of_the_picture(tmp_path, photo):
     assert_same(read(open_source(write_json(tmp_path / "photo.json", document)), photo), MASKS[:1])
 
 
+def test_labelme_sizes_may_be_written_as_real_numbers(tmp_path, photo):
+    document = labelme(SIZE, [labelme_mask(MASKS[0])])
+    document["imageHeight"] = float(document["imageHeight"])
+    document["imageWidth"] = float(document["imageWidth"])
+    assert_same(read(open_source(write_json(tmp_path / "photo.json", document)), photo), MASKS[:1])
+
+
 @pytest.mark.parametrize(
     "shape",
     [

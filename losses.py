@@ -12,10 +12,12 @@ from typing import Tuple
 import nnabla as nn
 import nnabla.functions as F
 
+from backend import reductions
+
 
 def lsgan_loss(score: nn.Variable, target: float | nn.Variable) -> nn.Variable:
     """Least squares GAN: mean of (score - target)^2 over all patches (paper, equation 2)."""
-    return F.mean((score - target) ** 2)
+    return reductions.mean((score - target) ** 2)
 
 
 def set_l1_loss(
@@ -30,9 +32,9 @@ def set_l1_loss(
     x, a = original
     x2, a2 = translated
     batch, channels, height, width = x.shape
-    total = F.sum(F.absolute_error(x, x2))
+    total = reductions.total(F.absolute_error(x, x2))
     if slots:
-        total = total + F.sum(F.absolute_error(a, a2))
+        total = total + reductions.total(F.absolute_error(a, a2))
     return total / (batch * (channels + slots) * height * width)
 
 
@@ -48,4 +50,4 @@ def context_preserving_loss(
     cover = F.reshape((a + b + 2) * 0.5, (a.shape[0], -1))
     covered = F.reshape(F.affine(membership, cover), (batch, 1, height, width))
     # min(., 1) and not clip(., 0, 1): the sum is never negative
-    return F.mean((1 - F.minimum_scalar(covered, 1.0)) * F.absolute_error(x, y))
+    return reductions.mean((1 - F.minimum_scalar(covered, 1.0)) * F.absolute_error(x, y))

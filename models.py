@@ -27,6 +27,7 @@ import nnabla.parametric_functions as PF
 import numpy as np
 from nnabla.initializer import ConstantInitializer, NormalInitializer
 
+from backend import reductions
 from backend.layers import Tensor, activate, add, convolution, plain, spectral_normalization
 
 # the paper's domains X and Y are the data set's A and B
@@ -178,16 +179,23 @@ def number_of_parameters(parameters: Dict[str, nn.Variable]) -> int:
 def _instances(a: nn.Variable, membership: nn.Variable) -> Pair:
     """Membership (B, M) without empty masks, and (M, 1, 1, 1) with 1 for a mask that is an instance, else 0."""
     instances = membership * F.reshape(_not_empty(a), (1, a.shape[0]))
-    first = membership * F.equal_scalar(F.cumsum(membership, axis=1), 1.0)
-    has_none = F.equal_scalar(F.sum(instances, axis=1, keepdims=True), 0.0)
+    first = membership * F.equal_scalar(_running_count(membership), 1.0)
+    has_none = F.equal_scalar(reductions.total(instances, axes=(1,), keepdims=True), 0.0)
     instances = instances + first * has_none
     instances.need_grad = False
-    return instances, F.reshape(F.sum(instances, axis=0), (a.shape[0], 1, 1, 1))
+    return instances, F.reshape(reductions.total(instances, axes=(0,)), (a.shape[0], 1, 1, 1))
+
+
+def _running_count(membership: nn.Variable) -> nn.Variable:
+    """The masks of each picture up to and including each mask: (B, M)."""
+    up_to = np.triu(np.ones((membership.shape[1],) * 2, np.float32))
+    return F.affine(membership, nn.Variable.from_numpy_array(up_to))
 
 
 def _not_empty(a: nn.Variable) -> nn.Variable:
     """(M, 1, 1, 1) with 0 for a mask that is empty, -1 everywhere, else 1."""
-    not_empty = F.reshape(F.greater_scalar(F.max(a, axis=(1, 2, 3)), -1.0), (a.shape[0], 1, 1, 1))
+    area = reductions.total(a + 1, axes=(1, 2, 3))
+    not_empty = F.reshape(F.greater_scalar(area, 0.0), (a.shape[0], 1, 1, 1))
     # a decision, not something to differentiate
     not_empty.need_grad = False
     return not_empty

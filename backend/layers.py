@@ -9,7 +9,7 @@ from typing import Optional, Tuple, Union
 import nnabla as nn
 import nnabla.functions as F
 
-from backend import arrays, kernels, precision
+from backend import arrays, kernels, precision, reductions
 from backend.onednn import functions, spectral
 from backend.onednn.convolution import Geometry
 from backend.onednn.layer import Description
@@ -83,7 +83,27 @@ def spectral_normalization(w: nn.Variable, u: nn.Variable) -> nn.Variable:
     """Divide w (O, I, kh, kw) by its largest singular value, by one power iteration, which moves u (1, O)."""
     if kernels.active():
         return spectral.spectral_normalization(w, u)
-    return F.spectral_norm(w, u, dim=0, itr=1)
+    if arrays.on_cpu():
+        return F.spectral_norm(w, u, dim=0, itr=1)
+    return _spectral_normalization_by_products(w, u)
+
+
+def _spectral_normalization_by_products(w: nn.Variable, u: nn.Variable) -> nn.Variable:
+    """As `F.spectral_norm(w, u, dim=0, itr=1)`, whose norms a Hopper GPU cannot compute (see backend/reductions.py)."""
+    matrix = F.reshape(w, (w.shape[0], -1))
+    v = _unit(F.affine(u, matrix))
+    column = F.reshape(v, (-1, 1))
+    # the forward moves the parameter u; the gradient takes u and v as constants
+    moved = F.assign(u, _unit(F.reshape(F.affine(matrix, column), u.shape)))
+    for vector in (column, moved):
+        vector.need_grad = False
+    sigma = F.affine(moved, F.affine(matrix, column))
+    return F.reshape(matrix / sigma, w.shape)
+
+
+def _unit(vector: nn.Variable) -> nn.Variable:
+    """Divide a vector (1, N) by its length."""
+    return vector / (reductions.total(vector**2, axes=(1,), keepdims=True) + 1e-12) ** 0.5
 
 
 def activate(x: nn.Variable, activation: str) -> nn.Variable:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from backend import reductions
 from common.errors import UserError
 from common.progress import in_parallel
 from data import instances, pictures
@@ -194,11 +195,11 @@ def segmentation_loss(logits: nn.Variable, y: nn.Variable, known: nn.Variable) -
     The mean over all pictures' domains that are `known` (N, 2, 1, 1) in {0, 1}.
     """
     p = F.sigmoid(logits)
-    total = F.sum(p, axis=(2, 3)) + F.sum(y, axis=(2, 3))
-    dice = (2 * F.sum(p * y, axis=(2, 3)) + 1) / (total + 1)
-    entropy = F.mean(F.sigmoid_cross_entropy(logits, y), axis=(2, 3))
+    areas = reductions.total(p, axes=(2, 3)) + reductions.total(y, axes=(2, 3))
+    dice = (2 * reductions.total(p * y, axes=(2, 3)) + 1) / (areas + 1)
+    entropy = reductions.mean(F.sigmoid_cross_entropy(logits, y), axes=(2, 3))
     weights = F.reshape(known, known.shape[:2])
-    return F.sum(weights * (entropy + 1 - dice)) / F.sum(weights)
+    return reductions.total(weights * (entropy + 1 - dice)) / reductions.total(weights)
 
 
 def augmented(example: Example, size: Size, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:

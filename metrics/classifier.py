@@ -19,7 +19,7 @@ from nnabla.initializer import ConstantInitializer, NormalInitializer
 from PIL import Image
 from tqdm import tqdm
 
-from backend import precision
+from backend import precision, reductions
 from backend.layers import Tensor, convolution, plain
 from common.errors import UserError
 from common.json_file import read_json
@@ -75,7 +75,7 @@ class Classifier:
         training = [samples.images[~held_out] for samples, held_out in zip((a, b), is_held_out)]
         rng = np.random.default_rng(0)
         y = nn.Variable((BATCH, 1))
-        loss = F.mean(F.sigmoid_cross_entropy(self._network(), y))
+        loss = reductions.mean(F.sigmoid_cross_entropy(self._network(), y))
         solver = S.Adam(RATE)
         with nn.parameter_scope(self.name):
             solver.set_parameters(nn.get_parameters())
@@ -134,7 +134,7 @@ class Classifier:
                     h = convolution(h, w, b, stride=2, pad=1, activation="relu")
             with nn.parameter_scope("affine"):
                 w, b = (nn.parameter.get_parameter(name) for name in "Wb")
-            return F.affine(F.mean(plain(h), axis=(2, 3)), w, b)
+            return F.affine(reductions.mean(plain(h), axes=(2, 3)), w, b)
 
     def _create(self, rng: np.random.RandomState) -> None:
         with nn.parameter_scope(self.name):

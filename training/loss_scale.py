@@ -10,7 +10,7 @@ import nnabla.functions as F
 import nnabla.solvers as S
 import numpy as np
 
-from backend import arrays
+from backend import arrays, reductions
 from backend.precision import is_half
 
 START = 2.0**13  # small networks overflow at once with 2^17
@@ -67,5 +67,5 @@ class LossScale:
 
 def _finite(gradients: Sequence[nn.NdArray]) -> bool:
     """Return whether all numbers are finite. Waits for the device once; NNabla's own check does for each array."""
-    sums = F.stack(*[F.sum(gradient) for gradient in gradients])
+    sums = F.stack(*[reductions.total(gradient) for gradient in gradients])
     return bool(np.isfinite(arrays.read(sums)).all())

@@ -183,7 +183,9 @@ def _instances(a: nn.Variable, membership: nn.Variable) -> Pair:
     has_none = F.equal_scalar(reductions.total(instances, axes=(1,), keepdims=True), 0.0)
     instances = instances + first * has_none
     instances.need_grad = False
-    return instances, F.reshape(reductions.total(instances, axes=(0,)), (a.shape[0], 1, 1, 1))
+    # a product of matrices: the sum over the pictures, exactly 0 or 1
+    is_instance = F.affine(F.constant(1, (1, instances.shape[0])), instances)
+    return instances, F.reshape(is_instance, (a.shape[0], 1, 1, 1))
 
 
 def _running_count(membership: nn.Variable) -> nn.Variable:

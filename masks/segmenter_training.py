@@ -170,7 +170,8 @@ def train(
                 return step
             chosen = _draw_batch(by_domain, rng)
             x.d, y.d = map(np.stack, zip(*(augmented(example, segmenter.settings.size, rng) for example in chosen)))
-            known.d = np.array([example.known for example in chosen])[..., None, None]
+            # float32: NNabla does not copy bool to a GPU
+            known.d = np.array([example.known for example in chosen], np.float32)[..., None, None]
             # a linear warm-up over 20 steps, and a linear decay
             solver.set_learning_rate(RATE * min(1, (step + 1) / 20) * (1 - step / steps))
             solver.zero_grad()

@@ -33,6 +33,7 @@ from tests.helpers import ROOT
 from tests.helpers.pretended_gpu import pretend
 from training import checkpoint
 from training.divergence import Diverged
+from training.graphs import build_discriminator_graph, build_generator_graph
 from training.loss_scale import INTERVAL, START, LossScale
 from training.settings import Settings
 from training.step_losses import StepLosses
@@ -77,6 +78,23 @@ def test_a_gpu_is_no_cpu():
     assert kernels.configure("auto") == "" and not kernels.active()
     with pytest.raises(UserError, match="leave it out on a GPU"):
         kernels.configure("onednn")
+
+
+@pytest.mark.usefixtures("gpu", "clean_nnabla")
+@pytest.mark.parametrize("type_config", ["float", "half"])
+def test_all_functions_of_training_are_a_gpu_s(type_config):
+    """Operators such as x * y and x[2:] too: on the first GPU that this ran on they were the CPU's."""
+    set_context("cudnn", type_config=type_config)
+    settings = Settings.from_args(train_args("", SMALL))
+    InstaGAN(settings)
+    seen = {}
+    generators = build_generator_graph(settings, "x", 1, 2, 1)
+    discriminator = build_discriminator_graph(settings, "x", 1, 2)
+    for loss in (generators.total, discriminator.loss):
+        loss.visit(lambda function: seen.setdefault(function.info.type_name, set()).add(function.context.backend[0]))
+    assert {"Mul2", "Slice", "AddScalar", "Convolution"} <= set(seen)
+    backends = set().union(*seen.values())
+    assert backends == ({"cudnn:float"} if type_config == "float" else {"cudnn:float", "cudnn:half"}), seen
 
 
 @pytest.mark.usefixtures("gpu")
@@ -516,7 +534,8 @@ def test_a_run_in_half_goes_on_as_it_was(data, tmp_path, run_main):
     assert found[0] == found[1]
 
 
-def test_half_without_a_gpu_is_refused_unless_the_cpu_is_asked_for(data, tmp_path, run_main):
+def test_half_without_a_gpu_is_refused_unless_the_cpu_is_asked_for(data, tmp_path, run_main, monkeypatch):
+    monkeypatch.setattr(train.context, "_cuda_problem", lambda device_id: "there is none")
     code, _, err = run_main(train, *arguments(data, tmp_path, "-t", "half"))
     assert code == 2 and "half precision needs a GPU" in err and "--type-config float" in err
     code, _, err = run_main(train, *arguments(data, tmp_path, "-t", "half", "-c", "cpu", "--cpu-kernels", "onednn"))

@@ -17,8 +17,8 @@ from backend.onednn.threads import TEAM
 
 # NNabla's compiled modules say "import nnabla" whenever they call back into Python, and each time look for a module
 # nnabla.nnabla first: 7000 searches of the disk in a training step. Now they find this module, which has what NNabla
-# has, except for its path: there is no nnabla.nnabla.functions. (With NNabla itself here "import nnabla.functions" loaded
-# that as a second copy with a context of its own, so that x * y was computed on the CPU also on a GPU's context.)
+# has, except for its path: there is no nnabla.nnabla.functions. (With NNabla itself here, "import nnabla.functions"
+# loaded a second copy of that, with a context of its own, and x * y was computed on the CPU also in a GPU's context.)
 ALIAS = ModuleType("nnabla.nnabla")
 ALIAS.__getattr__ = partial(getattr, nn)
 ALIAS.__path__ = []

@@ -12,7 +12,7 @@ from common.command_line import Parser, box, numbers, real, whole
 from common.errors import UserError
 from common.json_file import read_json
 from masks.formats import FORMATS
-from models import LARGEST_SIDE, Architecture, smallest_size
+from models import BACKGROUNDS, LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
 
@@ -21,7 +21,7 @@ SIDE = whole(1, LARGEST_SIDE)
 FIXED_ON_RESUME = (
     "loadSizeW loadSizeH fineSizeW fineSizeH ngf ndf n_blocks n_layers_D norm no_flip batch_size "
     "learning_rate_G learning_rate_D beta1 beta2 lambda_cyc lambda_idt lambda_ctx ins_max ins_per set_order "
-    "pool_size seed type_config pretrained model_save_path"
+    "background pool_size seed type_config pretrained model_save_path"
 ).split()
 
 
@@ -159,6 +159,13 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     add("--lambda-cyc", type=real(), default=10.0, help="weight of the cycle consistency loss")
     add("--lambda-idt", type=real(), default=10.0, help="weight of the identity mapping loss")
     add("--lambda-ctx", type=real(), default=10.0, help="weight of the context preserving loss")
+    add(
+        "--background",
+        choices=BACKGROUNDS,
+        default="keep",
+        help="keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of "
+        "it is what the network makes, as in the authors' code",
+    )
     add("--pool-size", type=whole(0), default=50, help="earlier translations kept to show to the discriminators")
     add(
         "--seed",
@@ -268,6 +275,13 @@ def _add_translation(group: argparse._ArgumentGroup) -> None:
     add("--ins-max", type=whole(1), default=None, help="translate only this many instances, the largest (default: all)")
     add("--set-order", choices=("decreasing", "random"), default=None, help="order of instances (default: as trained)")
     add("--seed", type=whole(0), default=0, help="for --set-order random")
+    add(
+        "--background",
+        choices=BACKGROUNDS,
+        default="keep",
+        help="keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of "
+        "it is what the network makes, as in the authors' code",
+    )
 
 
 def _add_segmenter_training(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +319,8 @@ def _resumed(parser: Parser, folder: str, argv: Sequence[str]) -> argparse.Names
     try:
         if not isinstance(saved, dict):
             raise UserError("it does not hold arguments")
+        # runs of earlier versions had no such flag
+        saved = {"background": "network", **saved}
         # the same checks as on the command line; the run may have been moved
         flags = parser.flags({name: v for name, v in saved.items() if name not in ("resume", "monitor_path")})
         before = parser.parse_args(flags)

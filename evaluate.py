@@ -33,7 +33,7 @@ def main() -> None:
     context.set_up(args)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     models = {
-        direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per)
+        direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
         for direction in directions
     }
     model = models[directions[0]]

@@ -13,6 +13,7 @@ import nnabla as nn
 import nnabla.functions as F
 
 from backend import reductions
+from models import coverage
 
 
 def lsgan_loss(score: nn.Variable, target: float | nn.Variable) -> nn.Variable:
@@ -46,8 +47,48 @@ def context_preserving_loss(
     The weight of a pixel is 1 - clip(sum of (m + 1)/2 over the picture's masks m, before (a) and after (b), 0, 1);
     gradients reach b through it.
     """
-    batch, _, height, width = x.shape
-    cover = F.reshape((a + b + 2) * 0.5, (a.shape[0], -1))
-    covered = F.reshape(F.affine(membership, cover), (batch, 1, height, width))
-    # min(., 1) and not clip(., 0, 1): the sum is never negative
-    return reductions.mean((1 - F.minimum_scalar(covered, 1.0)) * F.absolute_error(x, y))
+    covered = coverage((a + b + 2) * 0.5, membership)
+    return reductions.mean((1 - covered) * F.absolute_error(x, y))
+
+
+def vacated_region_loss(
+    x: nn.Variable, a: nn.Variable, y: nn.Variable, b: nn.Variable, membership: nn.Variable
+) -> nn.Variable:
+    """L1 between a translation and what surrounds its old masks, where an instance was (a) and none is now (b).
+
+    Not in the paper, and for `--background keep` alone. There G need not redraw the background, so it does not learn
+    what to put where an instance has gone: small squares that became circles kept their corners. The truth is not
+    known there; the mean colour of the nearest surroundings comes close. Gradients reach y, and neither a nor b.
+    """
+    before = coverage((a + 1) * 0.5, membership)
+    vacated = before * (1 - coverage((b + 1) * 0.5, membership))
+    surroundings = _spread(x, 1 - before)
+    for constant in (vacated, surroundings):
+        constant.need_grad = False
+    return reductions.mean(vacated * F.absolute_error(y, surroundings))
+
+
+def _spread(x: nn.Variable, known: nn.Variable) -> nn.Variable:
+    """Fill x (B, C, H, W), where it is not `known` (B, 1, H, W), with the mean of the smallest square of known pixels.
+
+    The squares around a pixel have sides of 3, 5, 9, 17, ... pixels; the last one reaches all of the picture.
+    """
+    sides = [3]
+    while sides[-1] < 2 * max(x.shape[2:]) - 1:
+        sides.append(2 * sides[-1] - 1)
+    known_values = x * known
+    filled = known_values
+    is_filled = known
+    for side in sides:
+        count = _sum_over_squares(known, side)
+        mean = _sum_over_squares(known_values, side) / F.maximum_scalar(count, 1.0)
+        is_reached = F.minimum_scalar(count, 1.0)
+        filled = filled + (is_reached - is_filled) * mean
+        is_filled = is_reached
+    return filled
+
+
+def _sum_over_squares(x: nn.Variable, side: int) -> nn.Variable:
+    """The sum over the square of so many pixels around each pixel; there are zeros around the picture."""
+    rows = F.sum_pooling(x, (side, 1), (1, 1), pad=(side // 2, 0))
+    return F.sum_pooling(rows, (1, side), (1, 1), pad=(0, side // 2))

@@ -36,6 +36,8 @@ OTHER = {"x": "y", "y": "x"}
 # scopes of parameters: gen_x2y translates A to B, dis_y judges pictures of B
 GENERATORS = {"AtoB": "gen_x2y", "BtoA": "gen_y2x"}
 NETWORKS = ("gen_x2y", "gen_y2x", "dis_x", "dis_y")
+# what stays around the instances of a translated picture: the original, or what the network makes of it
+BACKGROUNDS = ("keep", "network")
 LARGEST_SIDE = 4096  # limit of a picture's height and width in pixels, against typing errors
 
 Pair = Tuple[nn.Variable, nn.Variable]  # (x, a), or (weight, bias), or masks with their membership
@@ -70,11 +72,20 @@ FROZEN = Mode(fix_parameters=True)
 INFERENCE = Mode(batch_stat=False, fix_parameters=True)
 
 
-def generator(x: nn.Variable, a: nn.Variable, membership: nn.Variable, arch: Architecture, mode: Mode = TRAIN) -> Pair:
+def generator(
+    x: nn.Variable,
+    a: nn.Variable,
+    membership: nn.Variable,
+    arch: Architecture,
+    mode: Mode = TRAIN,
+    keep_background: bool = False,
+) -> Pair:
     """Translate pictures and their masks: (x, a) -> (y', b') of the same shapes, both in [-1, 1].
 
     Equation 1 of the paper: the picture decoder sees the picture's features and S, the sum of its masks' features;
     the mask decoder, shared by all masks, sees the features of its mask, of the picture, and S.
+
+    With `keep_background`, which the authors' code does not have, y' is x outside of the masks (see `composite`).
     """
     instances, is_instance = _instances(a, membership)
     with nn.parameter_scope("encoder_image"):
@@ -91,25 +102,56 @@ def generator(x: nn.Variable, a: nn.Variable, membership: nn.Variable, arch: Arc
         y = _decoder(context, x.shape[1], arch, mode)
     with nn.parameter_scope("decoder_mask"):
         b = _decoder(F.concatenate(mask_features, _of_owner(context, membership), axis=1), 1, arch, mode)
-    return y, is_instance * b + (1 - is_instance) * a
+    b = is_instance * b + (1 - is_instance) * a
+    if keep_background:
+        y = composite(x, a, y, b, membership)
+    return y, b
 
 
-def generator_on_two_batches(first: Pair, second: Pair, membership: nn.Variable, arch: Architecture) -> List[Pair]:
+def generator_on_two_batches(
+    first: Pair, second: Pair, membership: nn.Variable, arch: Architecture, keep_background: bool = False
+) -> List[Pair]:
     """Translate two batches (x, a) that share a membership, for training.
 
     They are translated as one batch, which is faster, where that gives the same; under batch normalization each batch
     has its own statistics, so there it does not.
     """
     if arch.norm == "batch":
-        return [generator(x, a, membership, arch) for x, a in (first, second)]
+        return [generator(x, a, membership, arch, TRAIN, keep_background) for x, a in (first, second)]
     x = F.concatenate(first[0], second[0], axis=0)
     a = F.concatenate(first[1], second[1], axis=0)
     nobody = F.constant(0, membership.shape)
     upper = F.concatenate(membership, nobody, axis=1)
     lower = F.concatenate(nobody, membership, axis=1)
-    y, b = generator(x, a, F.concatenate(upper, lower, axis=0), arch)
+    y, b = generator(x, a, F.concatenate(upper, lower, axis=0), arch, TRAIN, keep_background)
     pictures, masks = membership.shape
     return [(y[:pictures], b[:masks]), (y[pictures:], b[masks:])]
+
+
+def composite(
+    x: nn.Variable, a: nn.Variable, y: nn.Variable, b: nn.Variable, membership: nn.Variable, soft: bool = False
+) -> nn.Variable:
+    """Put what G painted, y', into the picture where its masks are, before (a) or after (b'), and leave x elsewhere.
+
+    The weight of y' is that which the context preserving loss takes from x (equation 5). With `soft` it reaches a pixel
+    further and falls off over two, for models that were trained without this: they paint what is just outside too.
+    """
+    w = coverage((a + b + 2) * 0.5, membership)
+    if soft:
+        w = F.max_pooling(w, (3, 3), (1, 1), pad=(1, 1))
+        w = F.average_pooling(w, (3, 3), (1, 1), pad=(1, 1), including_pad=False)
+    return x + w * (y - x)
+
+
+def coverage(inside: nn.Variable, membership: nn.Variable) -> nn.Variable:
+    """How far masks cover each pixel of their pictures: min(sum of `inside` over a picture's masks, 1), (B, 1, H, W).
+
+    `inside` (M, 1, H, W) is 1 where a mask is, and 0 where it is not.
+    """
+    masks, _, height, width = inside.shape
+    covered = F.affine(membership, F.reshape(inside, (masks, -1)))
+    # min(., 1) and not clip(., 0, 1): the sum is never negative
+    return F.minimum_scalar(F.reshape(covered, (membership.shape[0], 1, height, width)), 1.0)
 
 
 def discriminator(

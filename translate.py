@@ -53,7 +53,7 @@ def main() -> int:
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
-    model = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per)
+    model = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
     check_masks(args, model.translator.ins_per, one_picture)
     read_masks = mask_reader(mask_options, annotations, items, args.direction[0])
     selection = Selection(args.select, one_picture, args.ins_max, args.set_order or model.set_order, args.seed)

@@ -74,8 +74,9 @@ def network_work(case: Case) -> Callable[[], Any]:
     sizes = [f"--loadSizeH={height}", f"--loadSizeW={width}", f"--fineSizeH={height}", f"--fineSizeW={width}"]
     widths = [f"--ngf={case['width']}", f"--ndf={case['width']}", f"--n-blocks={case['blocks']}"]
     counts = [f"--ins-max={case['n']}", f"--ins-per={case['ins_per']}"]
-    # without an image pool, as in pytorch_twin.py
-    model = InstaGAN(Settings.from_args(train_args("", [*sizes, *widths, *counts, "--pool-size=0"])))
+    # without an image pool, as in pytorch_twin.py, and as the authors' code in all else
+    as_the_authors = ["--pool-size=0", "--background=network"]
+    model = InstaGAN(Settings.from_args(train_args("", [*sizes, *widths, *counts, *as_the_authors])))
     x, a, membership = (v.d for v in inputs(case))
     samples = [Sample("noise", picture, a[row == 1, 0]) for picture, row in zip(x, membership)]
     batch = Batch.from_samples(samples, case["ins_per"])

@@ -106,4 +106,4 @@ def training_flags(case: ReferenceCase) -> List[str]:
         "--lambda-idt": identity,
         "--lambda-ctx": context,
     }
-    return ["--no-flip", *(str(word) for pair in values.items() for word in pair)]
+    return ["--no-flip", "--background", "network", *(str(word) for pair in values.items() for word in pair)]

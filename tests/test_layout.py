@@ -25,7 +25,7 @@ SCRIPTS = ("train", "translate", "evaluate", "segment", "convert_pytorch", "comp
 # import its own modules.
 MAY_IMPORT = {
     "common": set(),
-    "losses": {"backend"},
+    "losses": {"backend", "models"},
     "backend": {"common"},
     "data": {"common"},
     "models": {"backend"},

@@ -143,6 +143,7 @@ def test_translate_from_the_command_line(reference_case, converted, run_script, 
         *("translate.py", "--model", converted, "--dataroot", reference_case.folder / "data", "--phase", "val"),
         *("--direction", DIRECTIONS[made], "--ins-per", settings["ins_per"], "--ins-max", settings["ins_max"]),
         *("--fineSizeH", height, "--fineSizeW", width, *where(on_backend), "--output", tmp_path / "out"),
+        *("--background", "network"),
     )
     assert done.returncode == 0, done.stderr
     got = np.asarray(Image.open(tmp_path / "out" / "images" / "0001.png"), float)

@@ -678,18 +678,49 @@ def l1(slots, *pairs):
     return total / (len(pairs[0][0]) * (3 + slots) * HEIGHT * WIDTH)
 
 
+def cover(masks, owners, picture):
+    """The masks of a picture on top of each other (H, W), from 0 to 1."""
+    return np.clip(sum((masks[m, 0] + 1) / 2 for m in range(len(masks)) if owners[m] == picture), 0, 1)
+
+
 def context_loss(x, a, y, b, owners):
     total = 0.0
-    for picture in range(len(x)):
-        cover = sum((a[m, 0] + 1) / 2 + (b[m, 0] + 1) / 2 for m in range(len(a)) if owners[m] == picture)
-        total += np.mean((1 - np.clip(cover, 0, 1)) * np.abs(x[picture] - y[picture]))
+    for i in range(len(x)):
+        covered = np.clip(cover(a, owners, i) + cover(b, owners, i), 0, 1)
+        total += np.mean((1 - covered) * np.abs(x[i] - y[i]))
     return total / len(x)
 
 
+def composed(x, a, y, b, owners):
+    """What G painted where the masks are, and the picture elsewhere."""
+    weights = [np.clip(cover(a, owners, i) + cover(b, owners, i), 0, 1) for i in range(len(x))]
+    return np.stack([w * painted + (1 - w) * picture for w, painted, picture in zip(weights, y, x)])
+
+
+def vacated_loss(x, a, y, b, owners):
+    """Pixel by pixel: what surrounds an old mask is the mean over a square, of growing size, of what is outside."""
+    total = 0.0
+    for i in range(len(x)):
+        before, after = cover(a, owners, i), cover(b, owners, i)
+        for row, column in zip(*np.nonzero(before)):
+            reach = 1
+            while True:
+                square = np.s_[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+                outside = before[square] == 0
+                if outside.any() or reach > max(HEIGHT, WIDTH):
+                    break
+                reach *= 2
+            surroundings = x[i][:, square[0], square[1]][:, outside].mean(axis=1)
+            total += (1 - after[row, column]) * np.abs(y[i, :, row, column] - surroundings).sum()
+    return total / x.size
+
+
+@pytest.mark.parametrize("background", ["keep", "network"])
 @pytest.mark.parametrize("source", ["x", "y"])
-def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
+def test_generator_losses_are_those_worked_out_in_numpy(make_model, source, background):
     """Three pictures, 3, 4 and 2 instances: in the second pass the first two have some left, and earlier masks."""
-    model = make_model("--lambda-cyc", 7, "--lambda-idt", 3, "--lambda-ctx", 20)
+    keep = background == "keep"
+    model = make_model("--lambda-cyc", 7, "--lambda-idt", 3, "--lambda-ctx", 20, "--background", background)
     rng = np.random.default_rng(0)  # weights of 0.02 would make every translation grey
     put({n: rng.normal(0, 0.3, v.shape) for n, v in model.parameters().items() if n.endswith("/W")})
     target = {"x": "y", "y": "x"}[source]
@@ -706,10 +737,16 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
         losses, total = {name: float(loss.d) for name, loss in graph.losses.items()}, float(graph.total.d)
         put(u)
         x, a, owner = batch.pictures.data, batch.masks.masks.data, batch.masks.membership.data
-        y, b = forward(there, (x, a, owner))
+        owners_of = owner.argmax(axis=0)
+
+        def translation(network, x, a, owner=owner, owners_of=owners_of):
+            y, b = forward(network, (x, a, owner))
+            return composed(x, a, y, b, owners_of) if keep else y, b
+
+        y, b = translation(there, x, a)
         for mine, theirs in zip((y, b), graph.translated):
             np.testing.assert_allclose(mine, theirs.d, atol=1e-6)
-        again, same = forward(back, (y, b, owner)), forward(back, (x, a, owner))
+        again, same = translation(back, y, b), translation(back, x, a)
         everything = np.concatenate([batch.earlier.masks.data, b]) if pass_ else b
         owners = np.concatenate([batch.earlier.membership.data, owner], axis=1) if pass_ else owner
         assert (len(x), len(a), len(everything)) == ((3, 6, 6), (2, 3, 7))[pass_]
@@ -718,8 +755,11 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source):
             f"generator_loss_{target}": np.mean((score - 1.0) ** 2),
             f"reconstruction_loss_{source}": 7 * l1(2, (x, again[0]), (a, again[1])),
             f"identity_mapping_loss_{source}": 3 * l1(2, (x, same[0]), (a, same[1])),
-            f"context_preserving_loss_{source}": 20 * context_loss(x, a, y, b, owner.argmax(axis=0)),
+            f"context_preserving_loss_{source}": 20 * context_loss(x, a, y, b, owners_of),
         }
+        if keep:
+            expected[f"context_preserving_loss_{source}"] += 20 * vacated_loss(x, a, y, b, owners_of)
+            assert vacated_loss(x, a, y, b, owners_of) > 0.01
         assert losses == pytest.approx(expected, rel=1e-4)
         assert total == pytest.approx(sum(expected.values()), rel=1e-4)
         progress.advance(*(nn.NdArray.from_numpy_array(v) for v in (y, b)))

@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Tuple
 import nnabla as nn
 
 from backend import arrays, kernels
-from losses import context_preserving_loss, lsgan_loss, set_l1_loss
+from losses import context_preserving_loss, lsgan_loss, set_l1_loss, vacated_region_loss
 from models import FROZEN, OTHER, discriminator, generator, generator_on_two_batches
 from training.settings import Settings
 from translation.sequence import JudgedPictures, MaskInput, MiniBatch
@@ -65,8 +65,12 @@ def build_generator_graph(
     For several passes it is their sequential form (section 2.3): the adversarial loss on y'_m with b'_1, ..., b'_m, the
     others on (x_m, a_m) and (y'_m, b'_m). The numbers are those of pictures, of their masks, and of masks from earlier
     passes.
+
+    With `--background keep` each call of G puts what it paints into the picture that it is given. That leaves little to
+    the context preserving loss, and it is joined by a loss on the regions that instances leave.
     """
     arch = settings.architecture
+    keep = settings.keeps_background
     slots = settings.ins_per
     target = OTHER[source]
     x = nn.Variable((n_pictures, 3, *settings.size))
@@ -78,13 +82,13 @@ def build_generator_graph(
 
     # (y', b') = G_XY(x, a)
     with nn.parameter_scope(f"gen_{source}2{target}"):
-        y, b = generator(x, a, membership, arch)
+        y, b = generator(x, a, membership, arch, keep_background=keep)
     if not slots:
         # without masks the mask decoder's output is not used
         b = a
     # the way back, G_YX(y', b'), and G_YX(x, a), which should change nothing
     with nn.parameter_scope(f"gen_{target}2{source}"):
-        reconstructed, identity = generator_on_two_batches((y, b), (x, a), membership, arch)
+        reconstructed, identity = generator_on_two_batches((y, b), (x, a), membership, arch, keep)
     # D_Y sees the masks of all passes so far; gradients reach y' and b', but not the masks of earlier passes
     with nn.parameter_scope(f"dis_{target}"):
         score = discriminator(y, b, membership, arch, FROZEN, earlier)
@@ -96,6 +100,8 @@ def build_generator_graph(
     }
     if slots:
         context_loss = context_preserving_loss(x, a, y, b, membership)
+        if keep:
+            context_loss = context_loss + vacated_region_loss(x, a, y, b, membership)
         losses[f"context_preserving_loss_{source}"] = settings.lambda_ctx * context_loss
     # equation 6: the half of it that starts in `source`; both halves add to the same gradients before one step of G
     total = sum(losses.values())

@@ -176,6 +176,7 @@ class Saver:
             loadSizeW=settings.load_size[1],
             fineSizeH=settings.size[0],
             fineSizeW=settings.size[1],
+            background=settings.background,
             ins_max=settings.ins_max,
             ins_per=settings.ins_per,
             set_order=settings.set_order,

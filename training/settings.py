@@ -20,7 +20,8 @@ class Settings:
 
     `ins_per` 0 is training without masks (`--ins-max 0`). The networks stay as they are and get one empty mask for
     each picture; the mask that G makes, the mask part of the L1 losses and the context preserving loss are dropped. So
-    it trains with the losses of CycleGAN, though not with its architecture.
+    it trains with the losses of CycleGAN, though not with its architecture. There is no background then either, and
+    `background` is "network".
     """
 
     architecture: Architecture
@@ -31,6 +32,7 @@ class Settings:
     ins_max: int
     ins_per: int
     set_order: str
+    background: str
     pool_size: int
     lambda_cyc: float
     lambda_idt: float
@@ -55,6 +57,7 @@ class Settings:
             ins_max=args.ins_max,
             ins_per=args.ins_per if args.ins_max else 0,
             set_order=args.set_order,
+            background=args.background if args.ins_max else "network",
             pool_size=args.pool_size,
             lambda_cyc=args.lambda_cyc,
             lambda_idt=args.lambda_idt,
@@ -67,6 +70,11 @@ class Settings:
             lr_decay_start_epoch=args.lr_decay_start_epoch,
             seed=args.seed,
         )
+
+    @property
+    def keeps_background(self) -> bool:
+        """Whether pictures stay as they are outside of their instances."""
+        return self.background == "keep"
 
     @property
     def passes(self) -> int:

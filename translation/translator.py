@@ -12,7 +12,7 @@ import numpy as np
 
 from backend import arrays
 from common.errors import UserError
-from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
+from models import GENERATORS, INFERENCE, Architecture, composite, create_parameters, generator
 from translation.sequence import Batch, MaskInput, MiniBatch, SequentialTranslation
 from weights import model_file
 
@@ -24,12 +24,25 @@ class Translator:
 
     `network` is "gen_x2y" or "gen_y2x"; its parameters are those in NNabla's current scope. `ins_per` 0 is for a model
     trained without masks (`--ins-max 0`): it translates the picture alone and returns no masks.
+
+    With `keep_background` a pass changes the picture only where its instances are, before and after; so it does not
+    blur what the next pass starts from. Without, the picture is the network's own output, as in the authors' code.
+    `trained_to_keep` tells whether the network was trained so (`train.py --background keep`).
     """
 
-    def __init__(self, network: str, arch: Architecture, ins_per: int) -> None:
+    def __init__(
+        self,
+        network: str,
+        arch: Architecture,
+        ins_per: int,
+        keep_background: bool = False,
+        trained_to_keep: bool = False,
+    ) -> None:
         self.network = network
         self.arch = arch
         self.ins_per = ins_per
+        self.keep_background = keep_background and ins_per > 0
+        self.trained_to_keep = trained_to_keep
         # graphs by number of pictures, of masks, and size; a few suffice, since sizes rarely alternate
         self._graph = lru_cache(4)(self._build_graph)
 
@@ -68,10 +81,12 @@ class Translator:
         x = nn.Variable((pictures, 3, *size))
         a = MaskInput(pictures, masks, size)
         with nn.parameter_scope(self.network):
-            outputs = list(generator(x, a.masks, a.membership, self.arch, INFERENCE))
-        for variable in outputs:
+            y, b = generator(x, a.masks, a.membership, self.arch, INFERENCE)
+        if self.keep_background:
+            y = composite(x, a.masks, y, b, a.membership, soft=not self.trained_to_keep)
+        for variable in (y, b):
             variable.persistent = True
-        return (x, a), outputs
+        return (x, a), [y, b]
 
 
 class LoadedModel(NamedTuple):
@@ -93,10 +108,12 @@ def load_translator(
     height: int | None = None,
     width: int | None = None,
     ins_per: int | None = None,
+    background: str = "keep",
 ) -> LoadedModel:
     """Load a model (a .h5 file, or a run folder, whose newest model is taken), and print which one it is.
 
     `direction` is "AtoB" or "BtoA". Size and instances in a pass are those of the training where they are None.
+    `background` is "keep" or "network" (see `Translator`).
 
     Raises:
         UserError: where the model cannot be read, has no generator for the direction, or does not say its size.
@@ -121,4 +138,8 @@ def load_translator(
         ins_per = 0
         print("it was trained without masks (--ins-max 0): whole pictures are translated")
     share = config.get("instance_share", {}).get(direction[0]) or USUAL_SHARE
-    return LoadedModel(Translator(network, arch, ins_per), (height, width), share, config["set_order"])
+    trained_to_keep = config.get("background", "network") == "keep"
+    if trained_to_keep and background == "network":
+        print("it was trained with --background keep: what its network paints around the instances means nothing")
+    translator = Translator(network, arch, ins_per, background == "keep", trained_to_keep)
+    return LoadedModel(translator, (height, width), share, config["set_order"])

@@ -17,7 +17,7 @@ import numpy as np
 from common import files
 from common.errors import UserError
 from common.json_file import read_json
-from models import LARGEST_SIDE, NETWORKS, Architecture
+from models import BACKGROUNDS, LARGEST_SIDE, NETWORKS, Architecture
 from weights.h5_reader import read_arrays
 
 Config = Dict[str, Any]
@@ -183,6 +183,8 @@ def _check_config(config: Any, parameters: Dict[str, np.ndarray]) -> None:
     for name, choices in (("norm", ("instance", "batch")), ("set_order", ("decreasing", "random"))):
         if config[name] not in choices:
             raise ValueError(f"its {name} is not one of {', '.join(choices)}")
+    if config.get("background", "network") not in BACKGROUNDS:
+        raise ValueError(f"its background is not one of {', '.join(BACKGROUNDS)}")
     for name, least in (("fineSizeH", 8), ("fineSizeW", 8), ("ins_per", 0)):
         value = config.get(name)
         if value is not None and (type(value) is not int or not least <= value <= LARGEST_SIDE):

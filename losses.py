@@ -13,7 +13,7 @@ import nnabla as nn
 import nnabla.functions as F
 
 from backend import reductions
-from models import coverage
+from models import coverage, widened
 
 
 def lsgan_loss(score: nn.Variable, target: float | nn.Variable) -> nn.Variable:
@@ -60,8 +60,8 @@ def vacated_region_loss(
     what to put where an instance has gone: small squares that became circles kept their corners. The truth is not
     known there; the mean colour of the nearest surroundings comes close. Gradients reach y, and neither a nor b.
     """
-    before = coverage((a + 1) * 0.5, membership)
-    vacated = before * (1 - coverage((b + 1) * 0.5, membership))
+    before = widened(coverage((a + 1) * 0.5, membership))
+    vacated = before * (1 - widened(coverage((b + 1) * 0.5, membership)))
     surroundings = _spread(x, 1 - before)
     for constant in (vacated, surroundings):
         constant.need_grad = False

@@ -129,17 +129,14 @@ def generator_on_two_batches(
 
 
 def composite(
-    x: nn.Variable, a: nn.Variable, y: nn.Variable, b: nn.Variable, membership: nn.Variable, soft: bool = False
+    x: nn.Variable, a: nn.Variable, y: nn.Variable, b: nn.Variable, membership: nn.Variable
 ) -> nn.Variable:
     """Put what G painted, y', into the picture where its masks are, before (a) or after (b'), and leave x elsewhere.
 
-    The weight of y' is that which the context preserving loss takes from x (equation 5). With `soft` it reaches a pixel
-    further and falls off over two, for models that were trained without this: they paint what is just outside too.
+    The weight of y' is that which the context preserving loss takes from x (equation 5), and reaches a pixel further:
+    the edge of an instance shines through in pixels that are less than half covered, outside of its mask.
     """
-    w = coverage((a + b + 2) * 0.5, membership)
-    if soft:
-        w = F.max_pooling(w, (3, 3), (1, 1), pad=(1, 1))
-        w = F.average_pooling(w, (3, 3), (1, 1), pad=(1, 1), including_pad=False)
+    w = widened(coverage((a + b + 2) * 0.5, membership))
     return x + w * (y - x)
 
 
@@ -152,6 +149,11 @@ def coverage(inside: nn.Variable, membership: nn.Variable) -> nn.Variable:
     covered = F.affine(membership, F.reshape(inside, (masks, -1)))
     # min(., 1) and not clip(., 0, 1): the sum is never negative
     return F.minimum_scalar(F.reshape(covered, (membership.shape[0], 1, height, width)), 1.0)
+
+
+def widened(covered: nn.Variable) -> nn.Variable:
+    """A coverage (B, 1, H, W) that reaches a pixel further to all sides."""
+    return F.max_pooling(covered, (3, 3), (1, 1), pad=(1, 1))
 
 
 def discriminator(

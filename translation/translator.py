@@ -12,7 +12,7 @@ import numpy as np
 
 from backend import arrays
 from common.errors import UserError
-from models import GENERATORS, INFERENCE, Architecture, composite, create_parameters, generator
+from models import GENERATORS, INFERENCE, Architecture, create_parameters, generator
 from translation.sequence import Batch, MaskInput, MiniBatch, SequentialTranslation
 from weights import model_file
 
@@ -27,22 +27,13 @@ class Translator:
 
     With `keep_background` a pass changes the picture only where its instances are, before and after; so it does not
     blur what the next pass starts from. Without, the picture is the network's own output, as in the authors' code.
-    `trained_to_keep` tells whether the network was trained so (`train.py --background keep`).
     """
 
-    def __init__(
-        self,
-        network: str,
-        arch: Architecture,
-        ins_per: int,
-        keep_background: bool = False,
-        trained_to_keep: bool = False,
-    ) -> None:
+    def __init__(self, network: str, arch: Architecture, ins_per: int, keep_background: bool = False) -> None:
         self.network = network
         self.arch = arch
         self.ins_per = ins_per
         self.keep_background = keep_background and ins_per > 0
-        self.trained_to_keep = trained_to_keep
         # graphs by number of pictures, of masks, and size; a few suffice, since sizes rarely alternate
         self._graph = lru_cache(4)(self._build_graph)
 
@@ -81,12 +72,10 @@ class Translator:
         x = nn.Variable((pictures, 3, *size))
         a = MaskInput(pictures, masks, size)
         with nn.parameter_scope(self.network):
-            y, b = generator(x, a.masks, a.membership, self.arch, INFERENCE)
-        if self.keep_background:
-            y = composite(x, a.masks, y, b, a.membership, soft=not self.trained_to_keep)
-        for variable in (y, b):
+            outputs = list(generator(x, a.masks, a.membership, self.arch, INFERENCE, self.keep_background))
+        for variable in outputs:
             variable.persistent = True
-        return (x, a), [y, b]
+        return (x, a), outputs
 
 
 class LoadedModel(NamedTuple):
@@ -138,8 +127,7 @@ def load_translator(
         ins_per = 0
         print("it was trained without masks (--ins-max 0): whole pictures are translated")
     share = config.get("instance_share", {}).get(direction[0]) or USUAL_SHARE
-    trained_to_keep = config.get("background", "network") == "keep"
-    if trained_to_keep and background == "network":
+    if background == "network" and config.get("background") == "keep":
         print("it was trained with --background keep: what its network paints around the instances means nothing")
-    translator = Translator(network, arch, ins_per, background == "keep", trained_to_keep)
+    translator = Translator(network, arch, ins_per, background == "keep")
     return LoadedModel(translator, (height, width), share, config["set_order"])

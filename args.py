@@ -278,9 +278,9 @@ def _add_translation(group: argparse._ArgumentGroup) -> None:
     add(
         "--background",
         choices=BACKGROUNDS,
-        default="keep",
-        help="keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of "
-        "it is what the network makes, as in the authors' code",
+        default=None,
+        help="keep: outside of its instances' old and new masks a picture stays as it was; network: all of it is what "
+        "the network makes, as in the authors' code (default: as trained)",
     )
 
 

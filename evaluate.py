@@ -58,6 +58,7 @@ def main() -> None:
             "set_order": set_order,
             "seed": args.seed,
             "ins_per": model.translator.ins_per,
+            "background": "keep" if model.translator.keep_background else "network",
             "size": model.size,
             "classifier_accuracy": evaluator.accuracy,
         }

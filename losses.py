@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of InstaGAN (paper, equations 2 to 5), as free functions of NNabla variables; each returns a scalar.
+"""The losses of InstaGAN (paper, equations 2 to 5), and one of our own, as free functions of NNabla variables.
+
+Each returns a scalar.
 
 Pictures are (B, 3, H, W) and masks (M, 1, H, W), both in [-1, 1]; membership (B, M) says whose mask is whose.
 Their weighted sum, equation 6, is in training/graphs.py.
@@ -56,39 +58,43 @@ def vacated_region_loss(
 ) -> nn.Variable:
     """L1 between a translation and what surrounds its old masks, where an instance was (a) and none is now (b).
 
-    Not in the paper, and for `--background keep` alone. There G need not redraw the background, so it does not learn
-    what to put where an instance has gone: small squares that became circles kept their corners. The truth is not
-    known there; the mean colour of the nearest surroundings comes close. Gradients reach y, and neither a nor b.
+    Not in the paper: with `--background keep` it replaces the context preserving loss. There G need not redraw the
+    background, so it does not learn what to put where an instance has gone: small squares that became circles kept
+    their corners. The truth is not known there; the mean colour of the nearest surroundings comes close. Gradients
+    reach y; a and b are constants here. Masks of other passes are not looked at, not even where instances overlap.
     """
-    before = widened(coverage((a + 1) * 0.5, membership))
-    vacated = before * (1 - widened(coverage((b + 1) * 0.5, membership)))
-    surroundings = _spread(x, 1 - before)
-    for constant in (vacated, surroundings):
+    old = (a + 1) * 0.5
+    new = (b + 1) * 0.5
+    for constant in (old, new):
         constant.need_grad = False
-    return reductions.mean(vacated * F.absolute_error(y, surroundings))
+    before = widened(coverage(old, membership))
+    vacated = before * (1 - widened(coverage(new, membership)))
+    surroundings, is_filled = _spread(x, 1 - before)
+    return reductions.mean(vacated * is_filled * F.absolute_error(y, surroundings))
 
 
-def _spread(x: nn.Variable, known: nn.Variable) -> nn.Variable:
+def _spread(x: nn.Variable, known: nn.Variable) -> Tuple[nn.Variable, nn.Variable]:
     """Fill x (B, C, H, W), where it is not `known` (B, 1, H, W), with the mean of the smallest square of known pixels.
 
-    The squares around a pixel have sides of 3, 5, 9, 17, ... pixels; the last one reaches all of the picture.
+    The squares around a pixel are of 3, 5, 9, 17 and 33 pixels, and then there is the whole picture. Also returns
+    (B, 1, H, W) with 1 where a pixel is known or filled, and 0 in pictures that have no known pixel.
     """
-    sides = [3]
-    while sides[-1] < 2 * max(x.shape[2:]) - 1:
-        sides.append(2 * sides[-1] - 1)
-    known_values = x * known
-    filled = known_values
+    values = x * known
+    filled = values
     is_filled = known
-    for side in sides:
+    for side in (3, 5, 9, 17, 33):
         count = _sum_over_squares(known, side)
-        mean = _sum_over_squares(known_values, side) / F.maximum_scalar(count, 1.0)
+        mean = _sum_over_squares(values, side) / F.maximum_scalar(count, 1.0)
         is_reached = F.minimum_scalar(count, 1.0)
         filled = filled + (is_reached - is_filled) * mean
         is_filled = is_reached
-    return filled
+    count = reductions.total(known, axes=(2, 3), keepdims=True)
+    mean = reductions.total(values, axes=(2, 3), keepdims=True) / F.maximum_scalar(count, 1.0)
+    is_reached = F.minimum_scalar(count, 1.0)
+    return filled + (is_reached - is_filled) * mean, F.maximum2(is_filled, is_reached)
 
 
 def _sum_over_squares(x: nn.Variable, side: int) -> nn.Variable:
-    """The sum over the square of so many pixels around each pixel; there are zeros around the picture."""
+    """The sum over the `side` x `side` pixels around each pixel of x (B, C, H, W); around the picture are zeros."""
     rows = F.sum_pooling(x, (side, 1), (1, 1), pad=(side // 2, 0))
     return F.sum_pooling(rows, (1, side), (1, 1), pad=(0, side // 2))

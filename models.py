@@ -134,14 +134,15 @@ def composite(
     """Put what G painted, y', into the picture where its masks are, before (a) or after (b'), and leave x elsewhere.
 
     The weight of y' is that which the context preserving loss takes from x (equation 5), and reaches a pixel further:
-    the edge of an instance shines through in pixels that are less than half covered, outside of its mask.
+    the edge of an instance shines through in pixels that are less than half covered, outside of its mask. It is as soft
+    as b'. All are in [-1, 1], of the shapes of `generator`.
     """
     w = widened(coverage((a + b + 2) * 0.5, membership))
     return x + w * (y - x)
 
 
 def coverage(inside: nn.Variable, membership: nn.Variable) -> nn.Variable:
-    """How far masks cover each pixel of their pictures: min(sum of `inside` over a picture's masks, 1), (B, 1, H, W).
+    """The union of each picture's masks, min(sum of `inside` over them, 1): (B, 1, H, W), in [0, 1].
 
     `inside` (M, 1, H, W) is 1 where a mask is, and 0 where it is not.
     """

@@ -94,10 +94,11 @@ def _spectral_normalization_by_products(w: nn.Variable, u: nn.Variable) -> nn.Va
     v = _unit(F.affine(u, matrix))
     column = F.reshape(v, (-1, 1))
     # the forward moves the parameter u; the gradient takes u and v as constants
-    moved = F.assign(u, _unit(F.reshape(F.affine(matrix, column), u.shape)))
-    for vector in (column, moved):
-        vector.need_grad = False
-    sigma = F.affine(moved, F.affine(matrix, column))
+    column.need_grad = False
+    product = F.affine(matrix, column)
+    moved = F.assign(u, _unit(F.reshape(product, u.shape)))
+    moved.need_grad = False
+    sigma = F.affine(moved, product)
     return F.reshape(matrix / sigma, w.shape)
 
 

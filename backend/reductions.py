@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums and means over axes of a tensor, in the same words on a CPU and on a GPU.
+"""Sums and means over axes of a tensor, by the same call on a CPU and on a GPU.
 
 NNabla 1.39's own reductions end on a Hopper GPU (H100, H200) with "an illegal instruction was encountered": their warp
-shuffles name 28 of the 32 lanes (a mask of 0xfffffff), which earlier GPUs bear with. `F.sum`, `F.max`, `F.min`,
+shuffles name 28 of the 32 lanes (a mask of 0xfffffff), which earlier GPUs tolerate. `F.sum`, `F.max`, `F.min`,
 `F.cumsum`, `F.instance_normalization`, `F.spectral_norm`, and `F.mean` over the last axes use them. `F.mean` over other
 axes is cuDNN's, so on a GPU a last axis of size 1 is added that is not reduced, and a sum is a mean times its count.
 """

@@ -7,7 +7,7 @@ import nnabla as nn
 import numpy as np
 import pytest
 
-from losses import context_preserving_loss, lsgan_loss, set_l1_loss
+from losses import context_preserving_loss, lsgan_loss, set_l1_loss, vacated_region_loss
 
 HEIGHT, WIDTH = 5, 4
 COUNTS = [(1,), (3,), (2, 1), (1, 2, 1)]
@@ -152,3 +152,36 @@ def test_gradient_of_set_l1():
         apart = one != two
         assert apart.mean() > 0.5
         np.testing.assert_allclose(variable.g[apart], (np.sign(one - two) * share)[apart], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_vacated_region_trains_the_picture_alone(counts):
+    """Its values are checked in test_train.py. It is linear in y, so that large steps give exact differences."""
+    x, _, y, b, membership = draw(counts)
+    a = -np.ones_like(b)
+    a[:, :, 1:4, :2] = 1
+    # new masks that cover a tenth, so that widened they do not cover everything
+    b = 0.1 * (b + 1) - 1
+    inputs = variables(x, a, y, b, need_grad=True)
+    loss = vacated_region_loss(*inputs, *variables(membership))
+    for variable in inputs:
+        variable.grad.zero()
+    loss.forward()
+    loss.backward(clear_buffer=False)
+    assert all((variable.g == 0).all() for variable in (inputs[1], inputs[3]))
+    got = inputs[2].g.copy()
+    assert (got != 0).any()
+    start = inputs[2].d.copy()
+    for index in zip(*np.nonzero(np.random.default_rng(1).random(y.shape) < 0.2)):
+        moved = []
+        for step in (-1e-3, 1e-3):
+            inputs[2].d = start
+            inputs[2].d[index] += step
+            moved.append(forward(loss))
+        assert (moved[1] - moved[0]) / 2e-3 == pytest.approx(got[index], abs=1e-3)
+
+
+def test_a_picture_that_is_all_instance_has_no_surroundings():
+    x, a, y, b, membership = draw((1,))
+    loss = vacated_region_loss(*variables(x, np.ones_like(a), y, -np.ones_like(b), membership))
+    assert forward(loss) == 0

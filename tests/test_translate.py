@@ -114,13 +114,13 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def truth(model, direction, seed, masks, ins_per=2, keep_background=True):
-    """The translation by the networks, masks in the order given: uint8 picture, uint8 masks."""
+def truth(model, direction, seed, masks, ins_per=2):
+    """The translation by the networks alone, masks in the order given: uint8 picture, uint8 masks."""
     import nnabla as nn
 
     nn.clear_parameters()
     nn.load_parameters(str(model))
-    translator = Translator(GENERATORS[direction], ARCH, ins_per, keep_background)
+    translator = Translator(GENERATORS[direction], ARCH, ins_per)
     masks = pictures.masks_to_network(np.array(masks) > 127)
     y, b = translator.translate(pictures.to_network(picture(seed)), masks)
     return pictures.to_picture(y), [pictures.to_picture(m) for m in b]

@@ -66,8 +66,8 @@ def build_generator_graph(
     others on (x_m, a_m) and (y'_m, b'_m). The numbers are those of pictures, of their masks, and of masks from earlier
     passes.
 
-    With `--background keep` each call of G puts what it paints into the picture that it is given. That leaves little to
-    the context preserving loss, and it is joined by a loss on the regions that instances leave.
+    With `--background keep` each call of G puts what it paints into the picture that it is given. Then there is nothing
+    for the context preserving loss, and a loss on the regions that instances leave takes its place and its name.
     """
     arch = settings.architecture
     keep = settings.keeps_background
@@ -99,10 +99,8 @@ def build_generator_graph(
         f"identity_mapping_loss_{source}": settings.lambda_idt * set_l1_loss((x, a), identity, slots),
     }
     if slots:
-        context_loss = context_preserving_loss(x, a, y, b, membership)
-        if keep:
-            context_loss = context_loss + vacated_region_loss(x, a, y, b, membership)
-        losses[f"context_preserving_loss_{source}"] = settings.lambda_ctx * context_loss
+        context_loss = vacated_region_loss if keep else context_preserving_loss
+        losses[f"context_preserving_loss_{source}"] = settings.lambda_ctx * context_loss(x, a, y, b, membership)
     # equation 6: the half of it that starts in `source`; both halves add to the same gradients before one step of G
     total = sum(losses.values())
     # these are read after the backward pass, which clears all other buffers

@@ -31,8 +31,9 @@ class SampleGrid:
 
     def __init__(self, dataroot: str | Path, training: Dict[str, List[Item]], settings: Settings) -> None:
         arch = settings.architecture
-        how = (arch, settings.ins_per, settings.keeps_background)
-        self._translators = [Translator(network, *how) for network in GENERATORS.values()]
+        self._translators = [
+            Translator(network, arch, settings.ins_per, settings.keeps_background) for network in GENERATORS.values()
+        ]
         self._examples: List[List[Example]] = []
         for domain, letter in DOMAINS.items():
             items = training[domain]

@@ -73,7 +73,7 @@ class Settings:
 
     @property
     def keeps_background(self) -> bool:
-        """Whether pictures stay as they are outside of their instances."""
+        """Return whether pictures stay as they are outside of their instances."""
         return self.background == "keep"
 
     @property

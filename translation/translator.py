@@ -97,12 +97,12 @@ def load_translator(
     height: int | None = None,
     width: int | None = None,
     ins_per: int | None = None,
-    background: str = "keep",
+    background: str | None = None,
 ) -> LoadedModel:
     """Load a model (a .h5 file, or a run folder, whose newest model is taken), and print which one it is.
 
-    `direction` is "AtoB" or "BtoA". Size and instances in a pass are those of the training where they are None.
-    `background` is "keep" or "network" (see `Translator`).
+    `direction` is "AtoB" or "BtoA"; `background` is "keep" or "network" (see `Translator`). Size, instances in a pass
+    and background are those of the training where they are None.
 
     Raises:
         UserError: where the model cannot be read, has no generator for the direction, or does not say its size.
@@ -127,7 +127,9 @@ def load_translator(
         ins_per = 0
         print("it was trained without masks (--ins-max 0): whole pictures are translated")
     share = config.get("instance_share", {}).get(direction[0]) or USUAL_SHARE
-    if background == "network" and config.get("background") == "keep":
+    # models of earlier versions, and those of convert_pytorch.py, do not say it
+    trained_background = config.get("background", "network")
+    if background == "network" and trained_background == "keep":
         print("it was trained with --background keep: what its network paints around the instances means nothing")
-    translator = Translator(network, arch, ins_per, background == "keep")
+    translator = Translator(network, arch, ins_per, (background or trained_background) == "keep")
     return LoadedModel(translator, (height, width), share, config["set_order"])

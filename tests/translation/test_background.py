@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 
+import nnabla as nn
 import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 
 import train
 import translate
+from common.errors import UserError
 from data import pictures
+from data.items import find_items
 from datasets import generate_shapes_dataset
 from models import NETWORKS, Architecture, create_parameters
 from translation.translator import Translator, load_translator
@@ -28,8 +31,6 @@ pytestmark = pytest.mark.usefixtures("blank_curves")
 @pytest.fixture()
 def networks():
     """Random ones, whose translations are far from their inputs."""
-    import nnabla as nn
-
     create_parameters(ARCH, np.random.RandomState(5))
     for name, variable in nn.get_parameters(grad_only=False).items():
         if name.endswith("W"):
@@ -71,8 +72,6 @@ def test_each_pass_changes_the_picture_where_its_instances_are(example):
 
 @pytest.mark.usefixtures("networks")
 def test_pixels_without_a_mask_stay_bit_for_bit(example):
-    import nnabla as nn
-
     # with this bias there are no new masks
     nn.get_parameters()["gen_x2y/decoder_mask/conv/b"].d = -30
     picture, masks = example
@@ -107,22 +106,21 @@ def test_a_model_says_how_it_was_trained(shapes, tmp_path, run_main, background)
     flags = ["--dataroot", shapes, *SMALL_RUN, "--max-iter", 1, "--background", background]
     assert run_main(train, *flags, "--monitor-path", tmp_path)[0] == 0
     assert json.loads((tmp_path / "params_000001.json").read_text())["background"] == background
-    assert load_translator(tmp_path, "AtoB").translator.keep_background
-    assert not load_translator(tmp_path, "AtoB", background="network").translator.keep_background
+    assert load_translator(tmp_path, "AtoB").translator.keep_background == (background == "keep")
+    for asked in ("keep", "network"):
+        assert load_translator(tmp_path, "AtoB", background=asked).translator.keep_background == (asked == "keep")
 
 
 @pytest.mark.usefixtures("networks")
-def test_models_of_earlier_versions_do_not_say_it(tmp_path):
-    import nnabla as nn
-
+def test_models_of_earlier_versions_translate_as_before(tmp_path):
     values = {name: variable.d for name, variable in nn.get_parameters(grad_only=False).items()}
     config = model_file.model_config(ARCH, networks=sorted(NETWORKS), ins_per=2, set_order="decreasing", fineSizeH=16)
     path = tmp_path / "model.h5"
     model_file.save_model(path, values, config)
     nn.clear_parameters()
-    assert load_translator(path, "AtoB", width=20).translator.keep_background
+    assert not load_translator(path, "AtoB", width=20).translator.keep_background
     model_file.save_model(path, values, {**config, "background": "blue"})
-    with pytest.raises(Exception, match="its background is not one of keep, network"):
+    with pytest.raises(UserError, match="its background is not one of keep, network"):
         load_translator(path, "AtoB", width=20)
 
 
@@ -154,3 +152,9 @@ def test_network_is_the_bare_output(shapes, tmp_path, run_main):
         name = sorted(path.name for path in (out / "images").iterdir())[0]
         found[background] = pictures.read_picture(out / "images" / name)
     assert (found["keep"] != found["network"]).mean() > 0.5
+    item = min(find_items(shapes, "test", "A"), key=lambda one: one.name)
+    picture, masks = pictures.read_item(item, (12, 16))
+    nn.clear_parameters()
+    bare = load_translator(tmp_path / "run", "AtoB", background="network").translator
+    painted, _ = bare.translate(pictures.to_network(picture), pictures.masks_to_network(masks))
+    np.testing.assert_array_equal(pictures.to_picture(painted), found["network"])

@@ -232,6 +232,12 @@ def run(monkeypatch, run_main, data, model, tmp_path):
     return run
 
 
+def test_the_background_is_kept_where_that_is_asked_for(run, tmp_path):
+    assert run("--direction", "AtoB", "--background", "keep")[0] == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["background"] == "keep"
+
+
 def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     out = tmp_path / "out"
     code, said, err = run("--inception", weights)
@@ -240,6 +246,8 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     assert (out / "metrics.md").read_text() in said
     assert "classification score, instance crops (classifier right: " in said
     assert found["model"] == str(model) and found["ins_per"] == 1 and found["set_order"] == "decreasing"
+    # the model does not say how it was trained
+    assert found["background"] == "network"
     assert "empty: all its masks are empty" in said + err
     assert set(found["directions"]) == {"AtoB", "BtoA"}
     untouched, translated, real = (found["directions"]["AtoB"]["summary"][c] for c in report.COLUMNS)

@@ -764,8 +764,9 @@ def test_generator_losses_are_those_worked_out_in_numpy(make_model, source, back
             f"context_preserving_loss_{source}": 20 * context_loss(x, a, y, b, owners_of),
         }
         if keep:
-            expected[f"context_preserving_loss_{source}"] += 20 * vacated_loss(x, a, y, b, owners_of)
-            assert vacated_loss(x, a, y, b, owners_of) > 1e-3
+            expected[f"context_preserving_loss_{source}"] = 20 * vacated_loss(x, a, y, b, owners_of)
+            # in the second pass the new masks cover nearly everything
+            assert pass_ or vacated_loss(x, a, y, b, owners_of) > 1e-3
         assert losses == pytest.approx(expected, rel=1e-4)
         assert total == pytest.approx(sum(expected.values()), rel=1e-4)
         progress.advance(*(nn.NdArray.from_numpy_array(v) for v in (y, b)))

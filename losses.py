@@ -9,6 +9,7 @@ Their weighted sum, equation 6, is in training/graphs.py.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Tuple
 
 import nnabla as nn
@@ -77,21 +78,19 @@ def _spread(x: nn.Variable, known: nn.Variable) -> Tuple[nn.Variable, nn.Variabl
     """Fill x (B, C, H, W), where it is not `known` (B, 1, H, W), with the mean of the smallest square of known pixels.
 
     The squares around a pixel are of 3, 5, 9, 17 and 33 pixels, and then there is the whole picture. Also returns
-    (B, 1, H, W) with 1 where a pixel is known or filled, and 0 in pictures that have no known pixel.
+    (B, 1, 1, 1) with 1 for pictures that are filled, and 0 for those that have no known pixel.
     """
     values = x * known
     filled = values
     is_filled = known
-    for side in (3, 5, 9, 17, 33):
-        count = _sum_over_squares(known, side)
-        mean = _sum_over_squares(values, side) / F.maximum_scalar(count, 1.0)
+    sums_over = [partial(_sum_over_squares, side=side) for side in (3, 5, 9, 17, 33)]
+    for sum_over in [*sums_over, partial(reductions.total, axes=(2, 3), keepdims=True)]:
+        count = sum_over(known)
+        mean = sum_over(values) / F.maximum_scalar(count, 1.0)
         is_reached = F.minimum_scalar(count, 1.0)
         filled = filled + (is_reached - is_filled) * mean
         is_filled = is_reached
-    count = reductions.total(known, axes=(2, 3), keepdims=True)
-    mean = reductions.total(values, axes=(2, 3), keepdims=True) / F.maximum_scalar(count, 1.0)
-    is_reached = F.minimum_scalar(count, 1.0)
-    return filled + (is_reached - is_filled) * mean, F.maximum2(is_filled, is_reached)
+    return filled, is_filled
 
 
 def _sum_over_squares(x: nn.Variable, side: int) -> nn.Variable:

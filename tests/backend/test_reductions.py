@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums, means and spectral normalization on a GPU, whose NNabla functions fail on Hopper; see backend/reductions.py.
 
-The GPU is pretended: NNabla's CPU functions compute what a GPU's would, given the same arguments. Where there is a real
-one, the tests marked `cudnn` run on it.
+The GPU is pretended, also where there is one: NNabla's CPU functions compute what a GPU's would, given the
+same arguments.
 """
 
 from __future__ import annotations

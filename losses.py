@@ -68,9 +68,10 @@ def vacated_region_loss(
     new = (b + 1) * 0.5
     for constant in (old, new):
         constant.need_grad = False
-    before = widened(coverage(old, membership))
-    vacated = before * (1 - widened(coverage(new, membership)))
-    surroundings, is_filled = _spread(x, 1 - before)
+    before = coverage(old, membership)
+    # pixels that the new masks cover by half or more are theirs
+    vacated = before * F.relu(1 - 2 * coverage(new, membership))
+    surroundings, is_filled = _spread(x, 1 - widened(before))
     return reductions.mean(vacated * is_filled * F.absolute_error(y, surroundings))
 
 

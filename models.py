@@ -133,12 +133,13 @@ def composite(
 ) -> nn.Variable:
     """Put what G painted, y', into the picture where its masks are, before (a) or after (b'), and leave x elsewhere.
 
-    The weight of y' is that which the context preserving loss takes from x (equation 5), and reaches a pixel further:
-    the edge of an instance shines through in pixels that are less than half covered, outside of its mask. It is as soft
-    as b'. All are in [-1, 1], of the shapes of `generator`.
+    The weight of y' is that which the context preserving loss takes from x (equation 5), as soft as b'; it is a half in
+    the pixel around a: there an instance that goes still shines through, where it covered less than half of a pixel.
+    All are in [-1, 1], of the shapes of `generator`.
     """
-    w = widened(coverage((a + b + 2) * 0.5, membership))
-    return x + w * (y - x)
+    covered = coverage((a + b + 2) * 0.5, membership)
+    edge = widened(coverage((a + 1) * 0.5, membership)) * 0.5
+    return x + F.maximum2(covered, edge) * (y - x)
 
 
 def coverage(inside: nn.Variable, membership: nn.Variable) -> nn.Variable:

@@ -20,6 +20,7 @@ import numpy as np
 
 from common import files
 from common.command_line import Parser
+from common.figures import saved_figure
 from data import pictures
 from metrics import report
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED
@@ -106,9 +107,6 @@ def table(in_direction: Dict[str, Dict[str, Any]]) -> List[List[str]]:
 def draw(path: Path, direction: str, folders: Dict[str, Path], in_direction: Dict[str, Dict[str, Any]]) -> None:
     """Draw a few pictures that all evaluations have, one in each row: the input, then each translation, each followed
     by its masks."""
-    # slow to import
-    from matplotlib.figure import Figure
-
     names = sorted(set.intersection(*(set(evaluation["pictures"]) for evaluation in in_direction.values())))
     if not names:
         raise UserError("these evaluations have no picture in common; evaluate the same data with each model")
@@ -119,16 +117,15 @@ def draw(path: Path, direction: str, folders: Dict[str, Path], in_direction: Dic
         columns.append((name, folder, "translated"))
         columns.append(("its masks", folder, "translated masks"))
     height, width = pictures.read_picture(first / report.cell_path(direction, rows[0], "input")).shape[:2]
-    figure = Figure(figsize=(0.9 * len(columns), 0.9 * height / width * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for line, row in zip(axes, rows):
-        for cell, (_, folder, label) in zip(line, columns):
-            cell.imshow(pictures.read_picture(folder / report.cell_path(direction, row, label)))
-            cell.set_axis_off()
-    for cell, (title, _, _) in zip(axes[0], columns):
-        cell.set_title(title, fontsize=7, parse_math=False)
-    with files.replacing(path) as part:
-        figure.savefig(part, dpi=90)
+    inches = (0.9 * len(columns), 0.9 * height / width * len(rows) + 0.3)
+    with saved_figure(path, dpi=90, figsize=inches, layout="constrained") as figure:
+        axes = figure.subplots(len(rows), len(columns), squeeze=False)
+        for line, row in zip(axes, rows):
+            for cell, (_, folder, label) in zip(line, columns):
+                cell.imshow(pictures.read_picture(folder / report.cell_path(direction, row, label)))
+                cell.set_axis_off()
+        for cell, (title, _, _) in zip(axes[0], columns):
+            cell.set_title(title, fontsize=7, parse_math=False)
 
 
 if __name__ == "__main__":

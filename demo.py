@@ -123,7 +123,8 @@ def seconds_per_iteration(data: Path, model: str) -> float:
         words = command("train.py", f"{model} --max-iter 24 --log-step 4", **paths)
         trial = subprocess.run([sys.executable, *words], capture_output=True, text=True)
         if trial.returncode:
-            raise UserError("a trial training failed: " + trial.stderr.strip().splitlines()[-1])
+            *_, reason = ["it was killed", *trial.stderr.strip().splitlines()]
+            raise UserError(f"a trial training failed: {reason}")
         # without the first 12, which are slower: kernels are created for each new shape
         return float(np.loadtxt(Path(folder) / "Training_time.timer.txt")[3:, 1].mean() / 4)
 

@@ -42,7 +42,7 @@ def main() -> None:
 
     set_order = args.set_order or model.set_order
     settings = EvaluationSettings(args.dataroot, args.phase, model.size, args.ins_max, set_order, args.seed)
-    network = inception.LocalInceptionV3(weights) if weights else None
+    network = inception.load(weights, is_required=args.inception is not None)
     evaluator = Evaluator(settings, directions, folder, model_path.parent, network)
     with files.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):
         if (folder / "metrics.json").exists():

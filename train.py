@@ -27,6 +27,7 @@ from args import train_args
 from backend import arrays, context, processes
 from backend.processes import ALONE, Processes
 from common.interruption import Interruption
+from common.progress import say
 from data import checks
 from instagan import InstaGAN
 from models import DOMAINS, NETWORKS
@@ -196,7 +197,7 @@ class Run:
         if epochs % self.args.save_interval == 0:
             self.saver.save(self.iteration)
             if self.leads and self.iteration < self.last_iteration:
-                draw_curves(self.folder)
+                self.draw_curves()
         self.model.set_learning_rate(epochs)
 
     def finish(self) -> None:
@@ -205,9 +206,16 @@ class Run:
             self.saver.save(self.iteration)
         if self.leads:
             self.monitors.flush(self.iteration - 1)
-            draw_curves(self.folder)
+            self.draw_curves()
         # wait for the first process to finish writing: mpirun ends all once one exits by a signal
         self.processes.total(np.zeros(1))
+
+    def draw_curves(self) -> None:
+        """Draw the losses so far; a failure is reported, and does not end the training."""
+        try:
+            draw_curves(self.folder)
+        except Exception as error:  # matplotlib and its environment can raise anything
+            say(f"the curves loss_*.png are not drawn: {error} (the training is not affected)")
 
     def divergence(self, error: Diverged) -> UserError:
         """The error of a training that diverged; the files of its pictures are written into the run's folder."""

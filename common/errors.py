@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Iterator, List, Tuple
 
+from common import streams
+
 DEBUG = "--debug"  # an argument of every script
 # how NNabla and CUDA word it when memory runs out
 _NO_MEMORY = re.compile("out of memory|failed to allocate|allocation failed|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
@@ -24,8 +26,16 @@ class UserError(Exception):
     """An error the user can fix. The message is one line: what is wrong, then what to do about it."""
 
 
+# signals that ask a process to end; Windows has no SIGHUP, which arrives when a terminal or a connection closes
+ENDING_SIGNALS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; scripts clean up as after Ctrl-C."""
+    """SIGTERM or SIGHUP (`number`) arrived; scripts clean up as after Ctrl-C."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
 
 
 def begin_script(name: str) -> None:
@@ -34,20 +44,31 @@ def begin_script(name: str) -> None:
     On import, NNabla and other packages configure logging and print greetings to standard error; with logging
     configured first, only warnings appear. Ctrl-C during the imports, which can take seconds, ends the script without a
     traceback; `run_main` restores Python's own handling. A program that imports the script keeps its own.
+
+    Nothing else in the user's environment reaches the results either: file names are UTF-8 in any locale, and standard
+    streams may be closed.
     """
+    if name == "__main__":
+        streams.open_missing()
+        _use_utf8()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    if name == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its return value (None counts as 0).
 
     A `UserError`, an error of the operating system (a full disk, a folder without write permission) and a lack of
-    memory are printed as one line on standard error, with exit code 2; Ctrl-C exits with 130, SIGTERM with 143.
-    Anything else is a bug: one line too, and exit code 1. With `--debug` the traceback comes before the line.
+    memory are printed as one line on standard error, with exit code 2; Ctrl-C exits with 130, SIGTERM with 143, SIGHUP
+    with 129 (under nohup it is ignored). Anything else is a bug: one line too, and exit code 1. With `--debug` the
+    traceback comes before the line.
     """
-    previous_handler = signal.signal(signal.SIGTERM, _terminate)
+    previous_handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    for number, handler in previous_handlers.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:
+            signal.signal(number, _terminate)
+    streams.outlive_terminal()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # a terminal's encoding may lack characters of a file's name
@@ -66,7 +87,8 @@ def run_main(main: Callable[[], int | None]) -> None:
             traceback.print_exc()
         print(printable(f"{Path(sys.argv[0]).name}: {message}"), file=sys.stderr)
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
         _discard_unwritable_output()
     sys.exit(code)
 
@@ -98,8 +120,24 @@ def cause_of(error: object) -> str:
     return str(error).strip().split("\n")[-1].rstrip(".")
 
 
+def _use_utf8() -> None:
+    """Start the script again in Python's UTF-8 mode, in a locale with another encoding of file names.
+
+    There, names would be decoded wrongly, and so stand in pages and records. Messages keep the terminal's encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1" or not sys.executable:
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    # Python's own options stay; 3.8 and 3.9 do not know them
+    arguments = sys.orig_argv[1:] if hasattr(sys, "orig_argv") else sys.argv
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    if number != signal.SIGTERM:
+        streams.leave_pipes()
+    raise Terminated(number)
 
 
 def _run(main: Callable[[], int | None]) -> int:
@@ -114,7 +152,7 @@ def _ending(error: BaseException) -> Tuple[str, int]:
     # NNabla's compiled code wraps a Ctrl-C in an error of its own
     for cause in _causes(error):
         if isinstance(cause, Terminated):
-            return "terminated", 143
+            return "terminated", 128 + cause.number
         if isinstance(cause, KeyboardInterrupt):
             return "interrupted", 130
     if isinstance(error, UserError):

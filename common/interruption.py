@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stop a run by Ctrl-C or SIGTERM: the first asks it to stop, the second ends it at once."""
+"""Stop a run by Ctrl-C, SIGTERM or SIGHUP: the first asks it to stop, the second ends it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+from contextlib import suppress
 from threading import Thread
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Type
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from common import streams
+from common.errors import ENDING_SIGNALS
+
+SIGNALS = (signal.SIGINT, *ENDING_SIGNALS)
 _END = b"\0"
 
 
 class Interruption:
-    """Within `with`, `signal` is the number of the first SIGINT or SIGTERM, 0 until one arrives.
+    """Within `with`, `signal` is the number of the first SIGINT, SIGTERM or SIGHUP, 0 until one arrives.
 
-    A second one ends the process with exit code 128 + its number. Python runs signal handlers only between two calls
+    A second one ends the process with exit code 128 + its number. A SIGHUP that is ignored, as under nohup, stays so;
+    otherwise it means that nobody reads any more what is printed (`streams.leave_pipes`). Python runs signal handlers only between two calls
     into NNabla, each of which can take seconds; therefore a thread waits for the signals.
     """
 
@@ -30,7 +35,7 @@ class Interruption:
         self._inbox, self._outbox = socket.socketpair()
         self._outbox.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._handlers = {number: signal.signal(number, _take_note) for number in SIGNALS if not _is_ignored(number)}
         self._thread = Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
         return self
@@ -50,5 +55,17 @@ class Interruption:
                 os._exit(128 + byte[0])
             elif byte[0] in SIGNALS:
                 self.signal = byte[0]
-                # not print(): the main thread may be in the middle of a print
-                os.write(2, f"\n{self._promise}; once more ends it at once, without\n".encode())
+                # not print(): the main thread may be in the middle of a print; the terminal may be gone
+                with suppress(OSError):
+                    os.write(2, f"\n{self._promise}; once more ends it at once, without\n".encode())
+
+
+def _is_ignored(number: int) -> bool:
+    """Return whether a signal is to stay ignored. SIGINT is not: shells let background jobs ignore it."""
+    return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _take_note(number: int, frame: FrameType | None) -> None:
+    """Handle a signal in the main thread; the thread of `Interruption` does the rest."""
+    if number not in (signal.SIGINT, signal.SIGTERM):
+        streams.leave_pipes()

@@ -7,6 +7,7 @@ with those of papers.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import List, Optional, Sequence
 
@@ -66,8 +67,26 @@ def find(path: str | None) -> Optional[Path]:
     """
     if path is not None and not Path(path).is_file():
         raise UserError(f"no file {path} (--inception)")
-    weights = Path(path) if path is not None else DEFAULT.expanduser()
-    if weights.is_file():
-        return weights
+    # not Path.expanduser and Path.is_file, which raise where there is no home, or none that may be read
+    weights = os.path.expanduser(DEFAULT if path is None else path)
+    if os.path.isfile(weights):
+        return Path(weights)
     print(HOW_TO_GET)
     return None
+
+
+def load(weights: Optional[Path], is_required: bool) -> Optional[LocalInceptionV3]:
+    """The network with the `weights` that `find` found, None for None.
+
+    Raises:
+        UserError: where the file is not that model and `is_required`; otherwise that is printed, and None returned.
+    """
+    if weights is None:
+        return None
+    try:
+        return LocalInceptionV3(weights)
+    except UserError as error:
+        if is_required:
+            raise
+        print(f"FID and KID are left out: {error}")
+        return None

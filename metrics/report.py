@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ METRICS = {
     "fid": ("FID, NNabla's Inception-v3", "{:.1f}"),
     "kid": ("KID, NNabla's Inception-v3", "{:.4f}"),
 }
+# bytes of a picture's name in the names of its cells; file systems take 255 in all
+LONGEST_NAME = 200
 CELLS = ("input", "its masks", "translated", "translated masks", "change")
 
 HOW_TO_READ = (
@@ -157,7 +160,15 @@ def write_cells(folder: Path, direction: str, name: str, cells: Sequence[np.ndar
 
 def cell_path(direction: str, name: str, label: str) -> str:
     """The path of a cell, relative to the output folder."""
-    return f"pictures/{direction}/{name}_{label.replace(' ', '_')}.png"
+    return f"pictures/{direction}/{_short(name)}_{label.replace(' ', '_')}.png"
+
+
+def _short(name: str) -> str:
+    """A picture's name if it can be a part of a file's name; else its beginning, with a digest of all of it."""
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}_{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def write_strip(folder: Path, direction: str, evaluation: Evaluation) -> None:

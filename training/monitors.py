@@ -15,6 +15,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from common import files
+from common.figures import saved_figure
 
 KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
 LOSSES = tuple(f"{kind}_loss_{domain}" for kind in KINDS for domain in "xy")
@@ -110,23 +111,19 @@ class Monitors:
 
 def draw_curves(folder: str | Path) -> List[str]:
     """Draw `loss_KIND.png` for each kind of loss from the series files in `folder`. Returns their names."""
-    from matplotlib.figure import Figure
-
     folder = Path(folder)
-    names = []
-    for kind in KINDS:
-        figure = Figure(figsize=(6, 3.4), layout="constrained")
-        axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
-        for domain in "xy":
-            rows = _numbers(Log(folder / f"{kind}_loss_{domain}.series.txt").state())
-            if len(rows):
-                axes.plot(rows[:, 0], rows[:, 1], label=f"domain {domain}", linewidth=1, marker="." * (len(rows) < 20))
-        if axes.lines:
-            axes.legend()
-        axes.set_ylim(bottom=0)
-        names.append(f"loss_{kind}.png")
-        with files.replacing(folder / names[-1]) as part:
-            figure.savefig(part, dpi=110)
+    names = [f"loss_{kind}.png" for kind in KINDS]
+    for kind, name in zip(KINDS, names):
+        with saved_figure(folder / name, dpi=110, figsize=(6, 3.4), layout="constrained") as figure:
+            axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
+            for domain in "xy":
+                rows = _numbers(Log(folder / f"{kind}_loss_{domain}.series.txt").state())
+                if len(rows):
+                    marker = "." if len(rows) < 20 else ""
+                    axes.plot(rows[:, 0], rows[:, 1], label=f"domain {domain}", linewidth=1, marker=marker)
+            if axes.lines:
+                axes.legend()
+            axes.set_ylim(bottom=0)
     return names
 
 

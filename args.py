@@ -241,6 +241,7 @@ def _add_masks(group: argparse._ArgumentGroup) -> None:
         "distinguishes JSON from masks",
     )
     add("--category", default=None, help="only instances of this category of the annotations (default: all)")
+    add("--crowds", action="store_true", help="COCO: annotations with iscrowd are instances, as those of CVAT's brush")
     add(
         "--box",
         type=box,

@@ -18,6 +18,8 @@ begin_script(__name__)
 from args import evaluate_args
 from backend import context
 from common import files
+from common.progress import say
+from data.items import mask_folder_of, not_taken
 from metrics import inception, report
 from metrics.evaluator import EvaluationSettings, Evaluator, notes
 from translation.translator import load_translator
@@ -31,6 +33,11 @@ def main() -> None:
     check_output(folder, args.overwrite)
     weights = inception.find(args.inception)
     context.set_up(args)
+    for domain in "AB":
+        pictures = Path(args.dataroot, f"{args.phase}{domain}")
+        remark = not_taken(pictures, mask_folder_of(pictures)) if pictures.is_dir() else ""
+        if remark:
+            say(remark)
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     models = {
         direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)

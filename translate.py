@@ -27,8 +27,10 @@ from tqdm import tqdm
 from args import translate_args
 from backend import context
 from common import files
+from common.progress import say
 from data import pictures
-from data.items import Item, find_items
+from data.items import Item, find_items, mask_folder_of, not_taken
+from masks.mask_source import counted
 from masks.reader import MaskOptions, MaskReader, find_annotations, mask_reader
 from translation.inputs import find_inputs
 from translation.keep_size import View, translate_in_place
@@ -43,19 +45,27 @@ def main() -> int:
     """Run the command line; the exit code is 1 if a picture could not be translated."""
     args = translate_args(__doc__)
     one_picture = args.image is not None and Path(args.image).is_file()
-    mask_options = MaskOptions(args.masks, args.mask_format, args.category, args.box, args.segmenter)
+    mask_options = MaskOptions(
+        args.masks, args.mask_format, args.category, args.crowds, args.box, args.segmenter
+    )
     annotations = find_annotations(mask_options, args.image)
     if args.image is None:
         items = find_items(args.dataroot, args.phase, args.direction[0])
     else:
         with_mask_files = not (args.box or args.segmenter or annotations)
         items = find_inputs(Path(args.image), [Path(mask) for mask in args.masks], with_mask_files)
+    if not one_picture:
+        folder = items[0].image.parent
+        remark = not_taken(folder, None if annotations or args.segmenter else mask_folder_of(folder))
+        if remark:
+            say(remark)
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
     model = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
     check_masks(args, model.translator.ins_per, one_picture)
-    read_masks = mask_reader(mask_options, annotations, items, args.direction[0])
+    lost: List[str] = []
+    read_masks = mask_reader(mask_options, annotations, items, args.direction[0], lost)
     selection = Selection(args.select, one_picture, args.ins_max, args.set_order or model.set_order, args.seed)
     if not args.keep_size and model.translator.ins_per:
         print("pictures are resized to that (--keep-size keeps them at their own size)")
@@ -78,6 +88,8 @@ def main() -> int:
             results.write_page()
     translated = len(items) - untouched - len(failures)
     without = f", {untouched} without an instance left as they are" if untouched else ""
+    for line in counted(lost):
+        say(f"left out: {line}")
     print(f"{translated} of {len(items)} pictures translated{without}; open {results.folder / 'index.html'}")
     for failure in failures:
         print(printable(f"not translated: {failure}"), file=sys.stderr)

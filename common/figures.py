@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,9 @@ def saved_figure(path: Path, dpi: int, **options: Any) -> Iterator[Figure]:
     # a notebook sets it to a backend that other environments lack; none is needed to save a figure
     os.environ["MPLBACKEND"] = "agg"
     if os.path.expanduser("~") == "~":
-        # without a home, matplotlib stops for want of a folder; from one that it cannot use, it takes a temporary one
+        # without a home, matplotlib stops for want of a folder; for one that it cannot use, it makes a temporary one
         os.environ.setdefault("MPLCONFIGDIR", os.devnull)
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # slow to import
     import matplotlib.figure
 

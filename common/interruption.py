@@ -22,8 +22,10 @@ class Interruption:
     """Within `with`, `signal` is the number of the first SIGINT, SIGTERM or SIGHUP, 0 until one arrives.
 
     A second one ends the process with exit code 128 + its number. A SIGHUP that is ignored, as under nohup, stays so;
-    otherwise it means that nobody reads any more what is printed (`streams.leave_pipes`). Python runs signal handlers only between two calls
-    into NNabla, each of which can take seconds; therefore a thread waits for the signals.
+    otherwise it means that nobody reads any more what is printed (`streams.leave_pipes`).
+
+    Python runs signal handlers only between two calls into NNabla, each of which can take seconds; therefore a thread
+    waits for the signals.
     """
 
     def __init__(self, promise: str = "stopping after this iteration, with a checkpoint") -> None:

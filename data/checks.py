@@ -7,9 +7,9 @@ not be meant; a *note* if it is read correctly here, but perhaps not by other pr
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from common.errors import UserError, printable
 from common.progress import in_parallel
 from data import pictures
 from data.instances import bounding_box
-from data.items import EXTENSIONS, Item, Listing, is_text, items_of, list_files, mask_folder_of
+from data.items import EXTENSIONS, Item, Listing, comparable, is_text, items_of, list_files, mask_folder_of
 from data.pictures import Header, Size
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
@@ -34,6 +34,7 @@ OVERLAP = 0.02
 # at most this part of the pixels that are not black may have one and the same grey
 FLAT = 0.02
 STRIP = 256  # rows
+LONGEST_NAME = 230  # bytes; file systems take 255, and results have names such as before_NAME.part.png
 
 AGAIN = "copy it again, or remove it"
 GREY = "large parts of it are grey, as in a picture or a map of labels"
@@ -222,6 +223,9 @@ def _check_names(folder: Path, listing: Listing, report: Report) -> None:
             report.add(WARNING, "unusual-name", path, "its name has characters that cannot be seen", "rename it")
         elif not path.name.isascii() or " " in path.name:
             report.add(NOTE, "unusual-name", path, "its name has spaces or non-ASCII letters", HARMLESS)
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            problem = f"its name has more than {LONGEST_NAME} bytes, so files that are named after it cannot be written"
+            report.add(WARNING, "long-name", path, problem, "shorten it")
         if letter in path.stem:
             report.add(NOTE, "capital-letter", path, f"a capital {letter} is in its name", AUTHORS)
 
@@ -253,7 +257,10 @@ def _check_strays(folder: Path, listing: Listing, report: Report) -> None:
             fix = f"rename it to {similar}_{number}.png" if similar else "rename it, add the picture, or remove it"
             report.add(ERROR, "mask-without-picture", path, f"there is no picture {name} in {folder.name}", fix)
     for path in listing.other:
-        if path.parent == folder:
+        if path.is_dir():
+            problem = "it is a folder, whose content is not used"
+            report.add(WARNING, "other-file", path, problem, "move its files up, or the folder away")
+        elif path.parent == folder:
             fix = f"pictures are {', '.join(EXTENSIONS)} files: convert it, or remove it"
             report.add(WARNING, "other-file", path, "its name is not that of a picture, and it is not used", fix)
         elif path.suffix.lower() in EXTENSIONS:
@@ -275,7 +282,7 @@ def _report_wrong_name(path: Path, listing: Listing, report: Report) -> None:
 
 def _plain(name: str) -> str:
     """A name in the form that it shares with names that look alike."""
-    return unicodedata.normalize("NFC", name).casefold().strip()
+    return comparable(name).casefold().strip()
 
 
 def _check_item(item: Item, sizes: Sizes) -> List[Finding]:

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a data set folder: pictures, and the masks that belong to each.
 
-A data set folder holds `PHASE{A,B}/NAME.{png,jpg,jpeg}` and `PHASE{A,B}_seg/NAME_{i}.png`, i = 0, 1, ...
+A data set folder holds `PHASE{A,B}/NAME.png` (or .jpg, or another of EXTENSIONS) and `PHASE{A,B}_seg/NAME_{i}.png`,
+i = 0, 1, ... NAME is compared in one form (`comparable`).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List
 
 from common.errors import UserError
 
-EXTENSIONS = (".png", ".jpg", ".jpeg")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# files that systems put into folders of pictures, and annotations, which may lie beside pictures
+EXPECTED = ("thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,13 @@ def list_files(folder: Path, mask_folder: Path | None) -> Listing:
     listing = Listing({}, {}, [])
     for path in visible_files(folder):
         if path.suffix.lower() in EXTENSIONS:
-            listing.images.setdefault(path.stem, []).append(path)
+            listing.images.setdefault(comparable(path.stem), []).append(path)
         else:
             listing.other.append(path)
     for path in visible_files(mask_folder) if mask_folder and mask_folder.is_dir() else []:
         match = re.fullmatch(r"(.+)_([0-9]{1,9})", path.stem, re.DOTALL)
         if match and path.suffix.lower() == ".png":
-            listing.masks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(path)
+            listing.masks.setdefault(comparable(match[1]), {}).setdefault(int(match[2]), []).append(path)
         else:
             listing.other.append(path)
     return listing
@@ -123,8 +127,40 @@ def visible_files(folder: Path) -> List[Path]:
 
 
 def files_by_stem(folder: Path, suffix: str) -> Dict[str, Path]:
-    """The visible files of a folder with this extension, by their names without it."""
-    return {path.stem: path for path in visible_files(folder) if path.suffix.lower() == suffix}
+    """The visible files of a folder with this extension, by their names without it (`comparable`)."""
+    return {comparable(path.stem): path for path in visible_files(folder) if path.suffix.lower() == suffix}
+
+
+def comparable(name: str) -> str:
+    """A name in one form: letters with accents have two, and macOS stores another one than most programs."""
+    return unicodedata.normalize("NFC", name)
+
+
+def not_taken(folder: Path, mask_folder: Path | None) -> str:
+    """A sentence about the files and folders beside the pictures of `folder`, and beside the masks of `mask_folder`,
+    that are not used; an empty string if there are none."""
+    others = [
+        path
+        for path in list_files(folder, mask_folder if mask_folder != folder else None).other
+        if path.name.lower() not in EXPECTED and path.suffix.lower() != ".json"
+    ]
+    sentences = []
+    strays = [path.name for path in others if path.parent == folder and not path.is_dir()]
+    if strays:
+        sentences.append(f"{_some(strays)} (pictures are {', '.join(EXTENSIONS)})")
+    folders = [path.name for path in others if path.parent == folder and path.is_dir()]
+    if folders:
+        sentences.append(f"what is in {_some(folders)} (give such folders one by one)")
+    masks = [path.name for path in others if path.parent != folder]
+    if masks:
+        sentences.append(f"{_some(masks)} in {mask_folder} (masks are NAME_0.png, NAME_1.png, ...)")
+    return f"{folder}: not taken: {'; '.join(sentences)}" if sentences else ""
+
+
+def _some(names: List[str]) -> str:
+    """The first names of a list, and the number of the others."""
+    others = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + others
 
 
 def is_text(name: str) -> bool:

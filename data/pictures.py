@@ -20,7 +20,7 @@ from data.items import Item
 Size = Tuple[int, int]
 
 # Pillow recognizes a format by the file's first bytes, whatever the extension
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # the operation that turns a picture upright, by its EXIF orientation
 UPRIGHT = {
     2: Image.FLIP_LEFT_RIGHT,

@@ -10,12 +10,13 @@ Masks (--a-masks, --b-masks; --a-format, --b-format if it cannot be recognized) 
     masks     a folder of NAME_0.png, NAME_1.png, ...: one for each instance of picture NAME, white inside
     labels    a folder of NAME.png, label maps: each grey, palette index or colour other than 0 is an instance
     coco      a COCO JSON file: polygons or run lengths
-    labelme   a folder of LabelMe's NAME.json: polygons, rectangles, circles, masks
+    labelme   a folder of LabelMe's NAME.json: polygons, rectangles (turned ones too), circles, masks
 
 By default they are in the folder PICTURES_seg or, from LabelMe, beside the pictures.
 
 The data set has trainA, trainA_seg, trainB, trainB_seg and, with the share --holdout of the pictures, testA and so on.
-PNG and JPEG files are copied as they are, others (WebP, BMP, GIF) become PNG; pictures without instances are left out.
+PNG and JPEG files are copied as they are, others (WebP, BMP, GIF, TIFF) become PNG; pictures without instances are left
+out.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from common.errors import UserError, begin_script, printable, run_main
 begin_script(__name__)
 
 from common.command_line import Parser
-from data.items import EXTENSIONS, mask_folder_of, visible_files
+from data.items import EXTENSIONS, mask_folder_of, not_taken, visible_files
 from datasets.arguments import add_holdout, add_limits, add_writing, check_holdout, default_root
 from datasets.new_folder import new_folder
 from datasets.two_domains import (
@@ -53,18 +54,17 @@ from masks.formats import FORMATS
 from masks.mask_source import MaskSource
 from masks.sources import AmbiguousFormat, open_source
 
-CONVERTED = (".webp", ".bmp", ".gif")  # pictures that become PNG
-
 
 @dataclass(frozen=True)
 class Domain:
     """The origin of a domain: a folder of `pictures`, their `masks` (None: in the default place) in one of the
-    `FORMATS`, and the `category` to take (None: all)."""
+    `FORMATS`, the `category` to take (None: all), and whether COCO's `crowds` are instances."""
 
     pictures: Path
     masks: Path | None = None
     format: str = "auto"
     category: str | None = None
+    crowds: bool = False
 
     @property
     def name(self) -> str:
@@ -99,16 +99,21 @@ def generate(
         sources = open_sources(domains)
         for letter, source in sources.items():
             source.check(images[letter], domains[letter].category)
-            for remark in (source.left_out(), source.beyond(images[letter])):
+            for remark in (*source.remarks(domains[letter].category), source.beyond(images[letter])):
                 if remark:
                     print(printable(f"{source.path}: {remark}"))
+        for folder_of_pictures in dict.fromkeys(domain.pictures for domain in domains.values()):
+            remark = not_taken(folder_of_pictures, None)
+            if remark:
+                print(printable(remark))
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
             outcomes[target.name] = write_domain(
                 images[letter], sources[letter], domain.category, target, limits, workers
             )
-        refuse_empty(outcomes, {letter: advice_for(source, letter) for letter, source in sources.items()})
+        advice = {letter: advice_for(source, domains[letter].category, letter) for letter, source in sources.items()}
+        refuse_empty(outcomes, advice)
         if holdout > 0:
             hold_out(folder, holdout, seed)
             remove_empty(folder)
@@ -128,10 +133,9 @@ def find_images(folder: Path) -> List[Path]:
     """The pictures of a folder, sorted. Raises UserError if there are none, or two would have the same masks."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; give one that has pictures in it")
-    extensions = EXTENSIONS + CONVERTED
-    images = [path for path in visible_files(folder) if path.suffix.lower() in extensions]
+    images = [path for path in visible_files(folder) if path.suffix.lower() in EXTENSIONS]
     if not images:
-        raise UserError(f"no pictures ({', '.join(extensions)}) in {folder}; give a folder that has some")
+        raise UserError(f"no pictures ({', '.join(EXTENSIONS)}) in {folder}; give a folder that has some")
     refuse_twins(images)
     return images
 
@@ -144,7 +148,7 @@ def open_sources(domains: Dict[str, Domain]) -> Dict[str, MaskSource]:
         path = domain.masks or default_masks(domain.pictures, letter)
         if (path, domain.format) not in opened:
             try:
-                opened[path, domain.format] = open_source(path, domain.format)
+                opened[path, domain.format] = open_source(path, domain.format, domain.crowds)
             except AmbiguousFormat as error:
                 raise UserError(f"{error} (--{letter.lower()}-format)") from None
         sources[letter] = opened[path, domain.format]
@@ -161,11 +165,11 @@ def default_masks(folder: Path, letter: str) -> Path:
     raise UserError(f"no masks in {beside}, and no .json files in {folder}; give --{letter.lower()}-masks")
 
 
-def advice_for(source: MaskSource, letter: str) -> str:
-    """Advice for the case that no picture has an instance."""
+def advice_for(source: MaskSource, category: str | None, letter: str) -> str:
+    """Advice for the case that no picture has an instance of a category (None: of any)."""
     flag = letter.lower()
-    # some programs mark everything that they export as run lengths as crowds
-    left_out = f" ({source.left_out()})" if source.left_out() else ""
+    remarks = source.remarks(category)
+    left_out = f" ({'; '.join(remarks)})" if remarks else ""
     names = "file_names" if source.format == "coco" else "names"
     return (
         f"{source.path} was read as {source.format}{left_out}: see that its {names} are those of the pictures, "
@@ -182,6 +186,7 @@ def parse_arguments() -> argparse.Namespace:
         add(f"--{letter}-masks", metavar="MASKS", help="its masks: a folder or file (default: as above)")
         add(f"--{letter}-format", choices=FORMATS, default="auto", help="format of its masks, if auto cannot decide")
         add(f"--cat{number}", help=f"category that domain {letter.upper()} shows, of COCO or LabelMe (default: all)")
+    add("--crowds", action="store_true", help="COCO: annotations with iscrowd are instances, as those of CVAT's brush")
     add(
         "--save_root",
         default=argparse.SUPPRESS,
@@ -197,8 +202,8 @@ def main() -> None:
     """Make the data set, print its contents and the next command."""
     args = parse_arguments()
     domains = {
-        "A": Domain(Path(args.a), Path(args.a_masks) if args.a_masks else None, args.a_format, args.cat1),
-        "B": Domain(Path(args.b), Path(args.b_masks) if args.b_masks else None, args.b_format, args.cat2),
+        "A": Domain(Path(args.a), Path(args.a_masks) if args.a_masks else None, args.a_format, args.cat1, args.crowds),
+        "B": Domain(Path(args.b), Path(args.b_masks) if args.b_masks else None, args.b_format, args.cat2, args.crowds),
     }
     first, second = (domain.name for domain in domains.values())
     save_root = getattr(args, "save_root", default_root(first, second, ""))

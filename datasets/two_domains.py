@@ -12,12 +12,13 @@ from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
 import numpy as np
 
-from common.errors import UserError, printable
+from common.errors import UserError, collected, printable
 from common.progress import in_parallel
 from data import pictures
-from data.items import EXTENSIONS, is_text
-from masks.mask_source import Instance, MaskSource
+from data.items import comparable, is_text
+from masks.mask_source import Instance, MaskSource, counted
 
+COPIED = (".png", ".jpg", ".jpeg")  # pictures of other kinds become PNG, which all programs read
 MOST_WARNINGS = 5  # pictures of each domain that are named when they cannot be used
 
 
@@ -36,13 +37,15 @@ NO_LIMITS = Limits()
 @dataclass(frozen=True)
 class Outcome:
     """The result for one picture: the number of `masks` written (none: the picture neither), of instances left out as
-    too `small` or `beyond` the largest; or the `problem` for which the picture cannot be used."""
+    too `small` or `beyond` the largest, and the reason for each that is `lost` for want of a pixel; or the `problem`
+    for which the picture cannot be used."""
 
     name: str
     masks: int = 0
     small: int = 0
     beyond: int = 0
     problem: str = ""
+    lost: Sequence[str] = ()
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Made:
             ]
             if any(parts):
                 lines.append(f"left out of {domain}: {', '.join(filter(None, parts))}")
+            lines += [f"left out of {domain}: {line}" for line in counted(r for o in outcomes for r in o.lost)]
         return lines
 
 
@@ -98,10 +102,10 @@ def write_domain(
     _masks_of(target).mkdir()
 
     def write(image: Path) -> Outcome:
-        try:
+        failures: List[str] = []
+        with collected(failures, image):
             return _write_picture(image, source, category, target, limits)
-        except UserError as error:
-            return Outcome(image.name, problem=str(error))
+        return Outcome(image.name, problem=failures[0])
 
     outcomes = in_parallel(write, images, target.name, workers)
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
@@ -116,7 +120,7 @@ def refuse_twins(images: Sequence[Path]) -> None:
     """Raise UserError if two pictures differ in their extension only, since masks are named without it."""
     by_stem: Dict[str, Path] = {}
     for path in images:
-        first = by_stem.setdefault(path.stem, path)
+        first = by_stem.setdefault(comparable(path.stem), path)
         if first != path:
             fix = "rename one, or move it away if it is a mask"
             raise UserError(f"{path} and {first.name} share a name; their masks would too: {fix}")
@@ -129,18 +133,19 @@ def _masks_of(target: Path) -> Path:
 def _write_picture(image: Path, source: MaskSource, category: str | None, target: Path, limits: Limits) -> Outcome:
     if not is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
-    instances = source.instances(image, pictures.size_of(image))
-    masks, small, beyond = encoded((i for i in instances if category is None or i.category == category), limits)
+    lost: List[str] = []
+    instances = source.instances(image, pictures.size_of(image), category, lost)
+    masks, small, beyond = encoded(instances, limits)
     if masks:
         # decoded even if it is copied, to find one that is cut short here and not in training
         pictures.open_picture(image)
-        if image.suffix.lower() in EXTENSIONS:
+        if image.suffix.lower() in COPIED:
             (target / image.name).write_bytes(image.read_bytes())
         else:
             pictures.write_png(target / f"{image.stem}.png", pictures.read_picture(image))
     for number, mask in enumerate(masks):
         (_masks_of(target) / f"{image.stem}_{number}.png").write_bytes(mask)
-    return Outcome(image.name, len(masks), small, beyond)
+    return Outcome(image.name, len(masks), small, beyond, lost=lost)
 
 
 def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes], int, int]:
@@ -171,8 +176,9 @@ def refuse_empty(outcomes: Dict[str, List[Outcome]], advice: Dict[str, str]) -> 
         of_domain = outcomes[f"train{domain}"]
         if not any(outcome.masks for outcome in of_domain):
             problem = next((outcome.problem for outcome in of_domain if outcome.problem), None)
+            lost = counted(reason for outcome in of_domain for reason in outcome.lost)
             cause = f"none of its {len(of_domain)} pictures shows an instance that is kept; {advice[domain]}"
-            raise UserError(f"there is nothing for train{domain}: {problem or cause}")
+            raise UserError(f"there is nothing for train{domain}: {problem or next(iter(lost), cause)}")
 
 
 def remove_empty(folder: Path) -> None:

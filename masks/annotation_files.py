@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -27,11 +28,20 @@ def read_document(path: Path, object_hook: Callable[[Dict[str, Any]], Any] | Non
         raise UserError(f"{path} cannot be read as JSON ({error}); make it again") from None
 
 
-def is_length(value: Any) -> bool:
-    """Return whether a value can be the height or width of a picture: some programs write 480.0."""
-    return type(value) in (int, float) and 0 < value <= FARTHEST and value == int(value)
+def length(value: Any) -> int:
+    """The height or width of a picture in pixels; some programs write 480.0 or "480".
+
+    Raises:
+        ValueError: if it cannot be one.
+    """
+    number = float(value) if type(value) in (int, float, str) else float("nan")
+    if not 0 < number <= FARTHEST or number != int(number):
+        raise ValueError(f"{value!r:.40} is not a number of pixels")
+    return int(number)
 
 
 def as_key(identifier: Any) -> Any:
-    """An id of any JSON type as the key of a dictionary."""
+    """An id of any JSON type as the key of a dictionary; 1, 1.0 and "1" are the same id."""
+    if isinstance(identifier, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,17}", identifier):
+        return int(identifier)
     return identifier if isinstance(identifier, (int, float, str)) else repr(identifier)

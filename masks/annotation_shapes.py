@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import io
 from array import array
-from typing import Any, Dict
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 import pycocotools.mask
@@ -29,8 +29,11 @@ LONGEST = 1 << 22
 
 
 def numbers(values: Any) -> np.ndarray:
-    """Convert a list of numbers to (N,) float64, all finite and within `FARTHEST` of 0."""
+    """Convert a list of numbers, which may be written as text, to (N,) float64, all finite and within `FARTHEST` of
+    0."""
     try:
+        if isinstance(values, list):
+            values = [float(value) if isinstance(value, str) else value for value in values]
         converted = np.array(array("d", values))
     except (TypeError, ValueError, OverflowError):
         raise ValueError("it holds something else where numbers belong") from None
@@ -66,6 +69,20 @@ def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
     return mask
 
 
+def outline_mask(polygons: Sequence[np.ndarray], size: Size) -> Tuple[np.ndarray, str]:
+    """The pixels inside any of the polygons (N, 2) of an instance; and why there are none, an empty string if there
+    are."""
+    mask = np.zeros(size, bool)
+    if all(len(corners) < 3 for corners in polygons):
+        return mask, "an outline needs three points or more (four numbers may be a box: draw its four corners)"
+    coordinates = np.concatenate(polygons)
+    if ((coordinates >= 0) & (coordinates <= 1)).all() and (coordinates % 1 > 0).any():
+        return mask, "its coordinates are between 0 and 1, not in pixels: multiply them by the picture's sides"
+    for corners in polygons:
+        mask |= polygon_mask(corners, size)
+    return mask, "" if mask.any() else "its outline encloses no pixel of the picture"
+
+
 def _clipped(corners: np.ndarray, size: Size) -> np.ndarray:
     """The part of a polygon (N, 2) inside the picture, clipped at one border after the other (Sutherland, Hodgman)."""
     height, width = size
@@ -92,14 +109,14 @@ def _clipped_at(corners: np.ndarray, axis: int, border: int, side: int) -> np.nd
     return clipped
 
 
-def rectangle_mask(corners: np.ndarray, size: Size) -> np.ndarray:
-    """The pixels inside a rectangle, given by two opposite corners (2, 2) or all four (4, 2)."""
+def rectangle(corners: np.ndarray) -> np.ndarray:
+    """The four corners (4, 2) of a rectangle, of which two opposite ones (2, 2) or all are given."""
     if len(corners) == 4:
-        return polygon_mask(corners, size)
+        return corners
     if len(corners) != 2:
         raise ValueError("a rectangle has two points or four")
     (left, top), (right, bottom) = corners
-    return polygon_mask(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), size)
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def circle_mask(corners: np.ndarray, size: Size) -> np.ndarray:

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from array import array
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from urllib.parse import unquote
 
 import numpy as np
 
 from common.errors import UserError
+from data.items import comparable
 from data.pictures import Size
 from masks import annotation_shapes
-from masks.annotation_files import as_key, is_length, read_document
+from masks.annotation_files import as_key, length, read_document
 from masks.mask_source import Instance, MaskSource
 
 
@@ -36,6 +37,11 @@ class _Annotation(NamedTuple):
     segmentation: Any
     iscrowd: Any
 
+    @property
+    def is_crowd(self) -> bool:
+        """Whether it is marked as a crowd, by 1 or by the text of it."""
+        return bool(self.iscrowd) and str(self.iscrowd).lower() not in ("0", "false")
+
 
 def compact(entry: Dict[str, Any]) -> Any:
     """Reduce an object in a JSON file to the fields that are needed, for `read_document`.
@@ -49,8 +55,10 @@ def compact(entry: Dict[str, Any]) -> Any:
         return _Annotation(
             entry.get("id"), entry["image_id"], entry.get("category_id"), segmentation, entry.get("iscrowd")
         )
-    if "file_name" in entry:
-        return _Picture(entry.get("id"), entry["file_name"], entry.get("height"), entry.get("width"))
+    # LVIS has an address in place of a name, whose last part is the name
+    if "file_name" in entry or "coco_url" in entry:
+        name = entry["file_name"] if "file_name" in entry else entry["coco_url"]
+        return _Picture(entry.get("id"), name, entry.get("height"), entry.get("width"))
     if "counts" in entry:
         return {"size": entry.get("size"), "counts": _packed(entry["counts"])}
     return entry
@@ -65,11 +73,15 @@ def _packed(values: Any) -> Any:
 
 
 class CocoFile(MaskSource):
-    """A COCO JSON file; `document` is its content, if `open_source` has read it already with `compact`."""
+    """A COCO JSON file; `document` is its content, if `open_source` has read it already with `compact`.
+
+    Annotations with iscrowd are of several instances by COCO's rules, and left out, unless `crowds` says otherwise or
+    the file has no others: CVAT and RectLabel mark all masks that way.
+    """
 
     format = "coco"
 
-    def __init__(self, path: Path, document: Any = None) -> None:
+    def __init__(self, path: Path, document: Any = None, crowds: bool = False) -> None:
         super().__init__(path)
         if document is None:
             document = read_document(path, compact)
@@ -77,18 +89,19 @@ class CocoFile(MaskSource):
             raise UserError(f"{path} is not a COCO file; give one with images and annotations")
         self._category_names = self._read_categories(document)
         self._pictures: Dict[str, List[_Picture]] = {}
-        for picture in self._entries(document, "images", _Picture):
-            self._pictures.setdefault(_comparable(_base_name(picture.file_name)), []).append(picture)
+        pictures = self._entries(document, "images", _Picture)
+        self._check_ids([(picture.id, picture.file_name) for picture in pictures], "image")
+        for picture in pictures:
+            self._pictures.setdefault(comparable(_base_name(picture.file_name)), []).append(picture)
+        # some tools write my%20photo.jpg for "my photo.jpg"
+        self._decoded = {comparable(unquote(name)): entries for name, entries in self._pictures.items() if "%" in name}
         self._annotations: Dict[Any, List[_Annotation]] = {}
-        self._number_crowds = 0
-        self._number_bare = 0
-        for annotation in self._entries(document, "annotations", _Annotation):
-            if annotation.iscrowd:
-                self._number_crowds += 1
-            elif not annotation.segmentation:
-                self._number_bare += 1
-            else:
-                self._annotations.setdefault(as_key(annotation.image_id), []).append(annotation)
+        annotations = self._entries(document, "annotations", _Annotation)
+        for annotation in annotations:
+            self._annotations.setdefault(as_key(annotation.image_id), []).append(annotation)
+        has_singles = any(annotation.segmentation and not annotation.is_crowd for annotation in annotations)
+        self._takes_crowds = crowds or not has_singles
+        self._was_asked_for_crowds = crowds
 
     def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
         """The list `key` of a document, if all its entries are of this kind."""
@@ -105,20 +118,45 @@ class CocoFile(MaskSource):
         if not isinstance(entries, list) or not all(isinstance(e, dict) and "id" in e and "name" in e for e in entries):
             problem = "its 'categories' are not a list of objects with id and name"
             raise UserError(f"{self.path} is not a COCO file: {problem}; fix it")
+        self._check_ids([(entry["id"], entry["name"]) for entry in entries], "category")
         return {as_key(entry["id"]): str(entry["name"]) for entry in entries}
 
-    def left_out(self) -> str:
-        """As `MaskSource.left_out`."""
+    def _check_ids(self, entries: Sequence[Tuple[Any, Any]], kind: str) -> None:
+        """Raise UserError if two of the (id, name) share an id, as after files were put together."""
+        names: Dict[Any, str] = {}
+        for identifier, name in entries:
+            first = names.setdefault(as_key(identifier), str(name))
+            if first != str(name):
+                problem = f"the {kind} id {identifier!r:.40} is used twice ({first}, {name})"
+                fix = f"give each {kind} an id of its own, in its annotations too"
+                raise UserError(f"{self.path}: {problem}, so annotations may be of either; {fix}")
+
+    def remarks(self, category: str | None) -> List[str]:
+        """As `MaskSource.remarks`."""
+        annotations = [a for of_picture in self._annotations.values() for a in of_picture if self._is_of(a, category)]
+        number_crowds = sum(annotation.is_crowd for annotation in annotations)
+        number_bare = sum(not annotation.segmentation for annotation in annotations)
+        known = {as_key(picture.id) for pictures in self._pictures.values() for picture in pictures}
+        number_orphans = sum(as_key(annotation.image_id) not in known for annotation in annotations)
         parts = []
-        if self._number_crowds:
-            parts.append(f"{self._number_crowds} crowds (iscrowd)")
-        if self._number_bare:
-            parts.append(f"{self._number_bare} without a segmentation")
-        return f"annotations that are left out: {' and '.join(parts)}" if parts else ""
+        if number_crowds and not self._takes_crowds:
+            parts.append(f"{number_crowds} crowds (iscrowd; if they are single instances, --crowds takes them)")
+        if number_bare:
+            parts.append(f"{number_bare} without a segmentation")
+        if number_orphans:
+            parts.append(f"{number_orphans} whose image_id is of none of its pictures")
+        remarks = [f"annotations that are left out: {' and '.join(parts)}"] if parts else []
+        if number_crowds and self._takes_crowds and not self._was_asked_for_crowds:
+            remarks.append("all annotations are marked as crowds (iscrowd), as some tools do: taken as instances")
+        repeated = [name for name, pictures in self._pictures.items() if len(_distinct(pictures)) < len(pictures)]
+        if repeated:
+            remarks.append(f"{len(repeated)} pictures are listed more than once ({repeated[0]}): taken as one each")
+        return remarks
 
     def beyond(self, images: Sequence[Path]) -> str:
         """As `MaskSource.beyond`."""
-        missing = sorted(self._pictures.keys() - {_comparable(image.name) for image in images})
+        there = {comparable(image.name) for image in images}
+        missing = sorted(name for name in self._pictures if not {name, comparable(unquote(name))} & there)
         return f"{len(missing)} of its {len(self._pictures)} pictures are not there ({missing[0]})" if missing else ""
 
     def categories(self) -> List[str]:
@@ -127,51 +165,60 @@ class CocoFile(MaskSource):
 
     def names_with(self, category: str) -> List[str]:
         """The file names, without folders, of the pictures that show a category, sorted."""
-        ids = {key for key, name in self._category_names.items() if name == category}
         return sorted(
             name
             for name, pictures in self._pictures.items()
-            if any(as_key(annotation.category_id) in ids for annotation in self._annotations_of(pictures))
+            if next(self._instances_of(pictures, category), None) is not None
         )
 
-    def _annotations_of(self, pictures: Sequence[_Picture]) -> Iterator[_Annotation]:
-        for picture in pictures:
-            yield from self._annotations.get(as_key(picture.id), ())
+    def _is_of(self, annotation: _Annotation, category: str | None) -> bool:
+        return category is None or self._category_names.get(as_key(annotation.category_id)) == category
 
-    def _read(self, image: Path, size: Size) -> Iterator[Instance]:
-        picture = self._find(image)
-        if picture is None:
+    def _instances_of(self, pictures: Sequence[_Picture], category: str | None) -> Iterator[_Annotation]:
+        """The annotations of a picture's entries that are instances of a category (None: of any)."""
+        for key in {as_key(picture.id) for picture in pictures}:
+            for annotation in self._annotations.get(key, ()):
+                is_instance = annotation.segmentation and (self._takes_crowds or not annotation.is_crowd)
+                if is_instance and self._is_of(annotation, category):
+                    yield annotation
+
+    def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
+        entries = self._find(image)
+        if not entries:
             return
-        stored_size = self._stored_size(picture, image, size)
+        stored_size = self._stored_size(entries[0], image, size)
         upright = self._upright(stored_size, image, size, self.path)
-        for annotation in self._annotations_of([picture]):
+        for annotation in self._instances_of(entries, category):
             try:
-                category = self._category(annotation)
-                mask = _segmentation_mask(annotation.segmentation, stored_size)
+                name = self._category(annotation)
+                mask, flaw = _segmentation_mask(annotation.segmentation, stored_size)
             except ValueError as error:
                 where = f"{self.path}: annotation {annotation.id!r:.40} of {image.name} cannot be used"
                 raise UserError(f"{where}: {error}; fix it, or remove it") from None
-            yield Instance(category, upright(mask))
+            yield Instance(name, upright(mask), flaw)
 
-    def _find(self, image: Path) -> _Picture | None:
-        """The entry of a picture: the one of its name or, of several, the one whose folders are the picture's."""
-        entries = self._pictures.get(_comparable(image.name), [])
-        if len(entries) > 1:
+    def _find(self, image: Path) -> List[_Picture]:
+        """The entries of a picture: those of its name or, of several, those whose folders are the picture's."""
+        name = comparable(image.name)
+        entries = self._pictures.get(name) or self._decoded.get(name, [])
+        if len(_distinct(entries)) > 1:
             parts = image.absolute().parts
             entries = [e for e in entries if parts[-len(_parts(e.file_name)) :] == _parts(e.file_name)] or entries
-        if len(entries) > 1:
-            names = " and ".join(repr(str(entry.file_name)) for entry in entries[:2])
+        distinct = _distinct(entries)
+        if len(distinct) > 1:
+            names = " and ".join(repr(str(entry.file_name)) for entry in distinct[:2])
             fix = "rename one of them, in it and on the disk"
             raise UserError(f"{self.path} has several pictures {image.name} ({names}); {fix}")
-        return entries[0] if entries else None
+        return entries
 
     def _stored_size(self, picture: _Picture, image: Path, size: Size) -> Size:
         """The (height, width) of a picture that the file states; some tools leave it out, and it is `size` then."""
-        height = size[0] if picture.height is None else picture.height
-        width = size[1] if picture.width is None else picture.width
-        if not (is_length(height) and is_length(width)):
-            raise UserError(f"{self.path} has no valid height and width of {image.name}; fix them")
-        return int(height), int(width)
+        try:
+            height = size[0] if picture.height is None else length(picture.height)
+            width = size[1] if picture.width is None else length(picture.width)
+        except ValueError:
+            raise UserError(f"{self.path} has no valid height and width of {image.name}; fix them") from None
+        return height, width
 
     def _category(self, annotation: _Annotation) -> str:
         if not self._category_names:
@@ -182,21 +229,29 @@ class CocoFile(MaskSource):
         return self._category_names[key]
 
 
-def _segmentation_mask(segmentation: Any, size: Size) -> np.ndarray:
-    """The mask of a COCO annotation: all its polygons, or run lengths."""
+def _distinct(pictures: Sequence[_Picture]) -> List[_Picture]:
+    """One of the entries for each file, by its name with folders and its size."""
+    return list({(picture.file_name, picture.height, picture.width): picture for picture in pictures}.values())
+
+
+def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, str]:
+    """The mask of a COCO annotation, all its polygons, or run lengths; and why it has no pixel, if it has none."""
     if isinstance(segmentation, dict):
-        return annotation_shapes.rle_mask(segmentation, size)
+        return annotation_shapes.rle_mask(segmentation, size), "its run lengths mark no pixel"
     if not isinstance(segmentation, list):
         raise ValueError("it is neither polygons nor run lengths")
     # some tools write one polygon without the list around it
-    polygons = [segmentation] if isinstance(segmentation[0], (int, float)) else segmentation
-    mask = np.zeros(size, bool)
+    polygons = [segmentation] if isinstance(segmentation[0], (int, float, str)) else segmentation
+    outlines = []
     for polygon in polygons:
         coordinates = annotation_shapes.numbers(polygon)
         if len(coordinates) % 2:
             raise ValueError("a polygon has an x without y")
-        mask |= annotation_shapes.polygon_mask(coordinates.reshape(-1, 2), size)
-    return mask
+        outlines.append(coordinates.reshape(-1, 2))
+    if all(len(outline) == 1 for outline in outlines):
+        # one polygon as a list of [x, y]
+        outlines = [np.concatenate(outlines)]
+    return annotation_shapes.outline_mask(outlines, size)
 
 
 def _base_name(file_name: Any) -> str:
@@ -206,8 +261,3 @@ def _base_name(file_name: Any) -> str:
 def _parts(file_name: Any) -> Tuple[str, ...]:
     """The folders and the name in a file_name, which may be one of Windows."""
     return tuple(part for part in re.split(r"[\\/]", str(file_name)) if part not in ("", "."))
-
-
-def _comparable(name: str) -> str:
-    """A file's name in one form: letters with accents have two, and macOS stores another one than most programs."""
-    return unicodedata.normalize("NFC", name)

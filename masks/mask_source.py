@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, List, Sequence
+from typing import Callable, Iterable, Iterator, List, Sequence
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,14 @@ from data.pictures import Size
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance in a picture: its category ("" if the source has none), and its mask (H, W) bool, upright."""
+    """An instance in a picture: its category ("" if the source has none), and its mask (H, W) bool, upright.
+
+    `flaw` says why the mask has no pixel, where that is known.
+    """
 
     category: str
     mask: np.ndarray
+    flaw: str = ""
 
 
 class MaskSource:
@@ -31,17 +36,24 @@ class MaskSource:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def instances(self, image: Path, size: Size) -> Iterator[Instance]:
+    def instances(
+        self, image: Path, size: Size, category: str | None = None, lost: List[str] | None = None
+    ) -> Iterator[Instance]:
         """The instances of the picture file `image`, whose upright (height, width) is `size`, in the source's order.
 
-        Each mask is made when it is asked for. Those without any pixel in the picture are left out; a picture unknown
-        to the source has none.
+        Only those of `category` (None: of any) are looked at, and each mask is made when it is asked for. Those without
+        any pixel in the picture are left out, and the reason for each is appended to `lost`. A picture unknown to the
+        source has none.
 
         Raises:
             UserError: if masks are damaged, or made for a picture of another size. Masks made for the picture as it was
                 before its EXIF data turned it are turned with it.
         """
-        return (instance for instance in self._read(Path(image), tuple(size)) if instance.mask.any())
+        for instance in self._read(Path(image), tuple(size), category):
+            if instance.mask.any():
+                yield instance
+            elif lost is not None:
+                lost.append(instance.flaw or "its mask has no pixel in the picture")
 
     def categories(self) -> List[str]:
         """The categories that the source names, sorted."""
@@ -60,15 +72,16 @@ class MaskSource:
             fix = "give the folder that has a file for each"
             raise UserError(f"{self.path} is for one picture, but {images[0].parent} has {len(images)}; {fix}")
 
-    def left_out(self) -> str:
-        """A description of its annotations that are not instances; an empty string if all are."""
-        return ""
+    def remarks(self, category: str | None) -> List[str]:
+        """Descriptions of what is unusual about its annotations of `category` (None: of any), above all of those that
+        are not taken as instances."""
+        return []
 
     def beyond(self, images: Sequence[Path]) -> str:
         """A description of the pictures it knows that are not among `images`; an empty string if there are none."""
         return ""
 
-    def _read(self, image: Path, size: Size) -> Iterator[Instance]:
+    def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
         """The instances of a picture, as `instances`; masks may be empty."""
         raise NotImplementedError
 
@@ -89,6 +102,14 @@ class MaskSource:
             f"{path} has masks of {size[0]}x{size[1]} (height x width) for {image.name}, which is {height}x{width}; "
             "give the picture that was annotated, or the masks of this one"
         )
+
+
+def counted(lost: Iterable[str]) -> List[str]:
+    """Lines about instances without a pixel, from the reason for each: one for each reason, the most frequent first."""
+    return [
+        f"{number} instance{'' if number == 1 else 's'} without a pixel: {reason}"
+        for reason, number in Counter(lost).most_common()
+    ]
 
 
 def _turned(mask: np.ndarray, orientation: int) -> np.ndarray:

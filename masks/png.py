@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data import pictures
-from data.items import files_by_stem, list_files
+from data.items import comparable, files_by_stem, list_files
 from data.pictures import Size
 from masks.mask_source import Instance, MaskSource
 
@@ -32,8 +32,8 @@ class MaskFolder(MaskSource):
         super().__init__(path)
         self._masks = list_files(path, path).masks
 
-    def _read(self, image: Path, size: Size) -> Iterator[Instance]:
-        for _, paths in sorted(self._masks.get(image.stem, {}).items()):
+    def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
+        for _, paths in sorted(self._masks.get(comparable(image.stem), {}).items()):
             for path in paths:
                 mask = pictures.read_mask(path)
                 if mask.shape != size and pictures.same_proportions(mask.shape, size):
@@ -52,8 +52,8 @@ class LabelMaps(MaskSource):
         super().__init__(path)
         self._maps = files_by_stem(path, ".png") if path.is_dir() else {}
 
-    def _read(self, image: Path, size: Size) -> Iterator[Instance]:
-        path = self._maps.get(image.stem) if self.path.is_dir() else self.path
+    def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
+        path = self._maps.get(comparable(image.stem)) if self.path.is_dir() else self.path
         if path is None:
             return
         labels = read_labels(path)

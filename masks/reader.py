@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class MaskOptions:
     masks: Sequence[str]
     mask_format: str
     category: str | None
+    crowds: bool
     boxes: Sequence[Box]
     segmenter: str | None
 
@@ -49,8 +50,12 @@ def find_annotations(options: MaskOptions, image: str | None) -> Path | None:
         paths = [mask_folder_of(Path(image))]
     if len(paths) == 1 and _holds_annotations(paths[0], options.mask_format):
         return paths[0]
-    if options.category or options.mask_format == "labels":
-        flag = "--category" if options.category else "--mask-format"
+    given = {
+        "--category": options.category,
+        "--crowds": options.crowds,
+        "--mask-format": options.mask_format == "labels",
+    }
+    for flag in filter(given.get, given):
         raise UserError(f"{flag} goes with --image and one file or folder of annotations as --masks")
     return None
 
@@ -65,10 +70,13 @@ def _holds_annotations(path: Path, mask_format: str) -> bool:
     return not listing.masks and (has_json or bool(listing.images))
 
 
-def mask_reader(options: MaskOptions, annotations: Path | None, items: Sequence[Item], domain: str) -> MaskReader:
+def mask_reader(
+    options: MaskOptions, annotations: Path | None, items: Sequence[Item], domain: str, lost: List[str]
+) -> MaskReader:
     """The reader of the masks of `items`, pictures of `domain` ("A" or "B").
 
-    `annotations` is what `find_annotations` returned.
+    `annotations` is what `find_annotations` returned. For each instance that has no pixel, the reader appends the
+    reason to `lost`.
     """
     if options.boxes:
         return lambda item, picture: enumerate(object_in_box(picture, box) for box in options.boxes)
@@ -80,14 +88,12 @@ def mask_reader(options: MaskOptions, annotations: Path | None, items: Sequence[
         return lambda item, picture: enumerate(segmenter.instances(picture, domain))
     if not annotations:
         return lambda item, picture: ((n, read_mask_file(path, picture)) for n, path in item.masks.items())
-    source = sources.open_source(annotations, options.mask_format)
+    source = sources.open_source(annotations, options.mask_format, options.crowds)
     source.check([item.image for item in items], options.category)
-    if source.left_out():
-        print(f"{source.path}: {source.left_out()}")
+    for remark in source.remarks(options.category):
+        say(f"{source.path}: {remark}")
     return lambda item, picture: enumerate(
-        instance.mask
-        for instance in source.instances(item.image, picture.shape[:2])
-        if options.category in (None, instance.category)
+        instance.mask for instance in source.instances(item.image, picture.shape[:2], options.category, lost)
     )
 
 

@@ -2,15 +2,15 @@
 """Read the instances of a picture from masks in any format.
 
     source = open_source("horses.json")
-    for instance in source.instances(Path("horse_photos/0001.jpg"), size=(480, 640)):
+    for instance in source.instances(Path("horse_photos/0001.jpg"), size=(480, 640), category="horse"):
         ...  # instance.category, instance.mask
 
 | format | files |
 |---|---|
 | `masks` | a folder of NAME_{i}.png, one for each instance, white inside, as in the data sets |
 | `labels` | a folder of NAME.png, or one such file: each grey, palette index or colour other than 0 is an instance |
-| `coco` | a COCO JSON file: polygons, run lengths, compressed run lengths; crowds are left out |
-| `labelme` | a folder of LabelMe's NAME.json, or one such file: polygon, rectangle, circle, mask |
+| `coco` | a COCO JSON file: polygons, run lengths, compressed run lengths; crowds as in `CocoFile` |
+| `labelme` | a folder of LabelMe's NAME.json, or one such file: polygon, rectangle (turned too), circle, mask |
 
 NAME is a picture's name without extension; a single file of `labels` or `labelme` is used for any picture. COCO's
 pictures are found by their file names, whatever folder they are in.
@@ -35,8 +35,10 @@ class AmbiguousFormat(UserError):
     """`auto` cannot decide between two formats."""
 
 
-def open_source(path: str | Path, format: str = "auto") -> MaskSource:
+def open_source(path: str | Path, format: str = "auto", crowds: bool = False) -> MaskSource:
     """The masks at `path`; `format` is one of FORMATS, of which `auto` depends on the files there.
+
+    `crowds` takes COCO's crowds as instances (`CocoFile`).
 
     Raises:
         UserError: if `path` is missing, cannot be read, or is not of the format.
@@ -51,7 +53,7 @@ def open_source(path: str | Path, format: str = "auto") -> MaskSource:
     if format == "auto":
         format, document = _format_of_folder(path) if path.is_dir() else _format_of_file(path)
     if format == "coco":
-        return CocoFile(path if path.is_file() else _only_json(path), document)
+        return CocoFile(path if path.is_file() else _only_json(path), document, crowds)
     if format == "labelme":
         return LabelmeFiles(path)
     if format == "labels":

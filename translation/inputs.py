@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from common.errors import UserError
-from data.items import Item, find_pictures, is_text, list_files, mask_folder_of
+from data.items import Item, comparable, find_pictures, is_text, list_files, mask_folder_of
 
 
 def find_inputs(image: Path, masks: Sequence[Path], with_mask_files: bool) -> List[Item]:
@@ -44,7 +44,7 @@ def _folder_items(folder: Path, masks: Sequence[Path], with_mask_files: bool) ->
 def _mask_files(name: str, masks: Sequence[Path]) -> Dict[int, Path]:
     """The mask files of one picture by number; `masks` are these files, or the folder that holds them."""
     if len(masks) == 1 and masks[0].is_dir():
-        paths = list_files(masks[0], masks[0]).masks.get(name, {})
+        paths = list_files(masks[0], masks[0]).masks.get(comparable(name), {})
         if not paths:
             raise UserError(f"{masks[0]} has no masks {name}_0.png, {name}_1.png, ...; give those of this picture")
         return {number: same_number[0] for number, same_number in sorted(paths.items())}
@@ -56,7 +56,7 @@ def _mask_files(name: str, masks: Sequence[Path]) -> Dict[int, Path]:
 
 def _by_number(name: str, masks: Sequence[Path]) -> Dict[int, Path]:
     """Mask files by the number in NAME_{i}.png, or numbered in the order given if they have other names."""
-    matches = [re.fullmatch(re.escape(name) + r"_(\d+)", mask.stem) for mask in masks]
+    matches = [re.fullmatch(re.escape(comparable(name)) + r"_(\d+)", comparable(mask.stem)) for mask in masks]
     numbers = [int(match[1]) for match in matches if match]
     if len(set(numbers)) < len(masks):
         return dict(enumerate(masks))

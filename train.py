@@ -15,6 +15,7 @@ import argparse
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import List
 
 from common.errors import UserError, begin_script, run_main
 
@@ -34,6 +35,7 @@ from training import checkpoint, run_folder
 from training.batches import Batches, training_items
 from training.data_parallel import check_same_iteration, exchange
 from training.divergence import Diverged, Iteration, divergence_error, write_report
+from training.estimate import estimate
 from training.monitors import Monitors, draw_curves, short_summary
 from training.samples import SampleGrid
 from training.saving import Saver
@@ -61,6 +63,9 @@ def main() -> int:
             run = Run(args, joined)
             run.begin()
             print(run.plan())
+            if run.leads:
+                for line in run.estimate():
+                    print(line)
             run.train()
         except BaseException:
             joined.fail()
@@ -139,6 +144,14 @@ class Run:
         if self.processes.size > 1:
             epoch += f", {self.processes.size} processes together"
         return f"{self.batches.describe()}; {epoch}; {span}"
+
+    def estimate(self) -> List[str]:
+        """Lines about the time and memory that the iterations ahead take; none where all are done."""
+        left = self.last_iteration - self.iteration
+        if left <= 0:
+            return []
+        expected = estimate(self.settings, self.batches.instance_counts(), self.model.run_both)
+        return expected.lines(left, arrays.on_cpu())
 
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.

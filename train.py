@@ -205,12 +205,19 @@ class Run:
         if epochs % self.args.save_image_interval == 0:
             self.losses.read()
             if self.leads:
-                self.samples.write(self.folder / f"sample_{epochs:06d}.png")
+                self.write_samples(epochs)
         if epochs % self.args.save_interval == 0:
             self.saver.save(self.iteration)
             if self.leads and self.iteration < self.last_iteration:
                 draw_curves(self.folder)
         self.model.set_learning_rate(epochs)
+
+    def write_samples(self, epochs: int) -> None:
+        """Translate the sample pictures, and print a warning where translations stay the same as their inputs."""
+        path = self.folder / f"sample_{epochs:06d}.png"
+        for warning in self.samples.write(path, epochs):
+            # above the progress bar
+            tqdm.write(warning)
 
     def finish(self) -> None:
         """The last checkpoint, and curves over the whole run."""

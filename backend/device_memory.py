@@ -36,9 +36,10 @@ def _free_for_cpu() -> Optional[int]:
 def _free_on_gpu() -> Optional[int]:
     try:
         from nnabla_ext.cuda.init import get_device_memory_size
-    except ImportError:
+
+        free_bytes, _ = get_device_memory_size()
+    except (ImportError, RuntimeError):
         return None
-    free_bytes, _ = get_device_memory_size()
     return free_bytes
 
 

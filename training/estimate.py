@@ -24,7 +24,7 @@ from training.work import iteration_work
 
 FIRST_ROWS = 4  # of the smallest tensor that the speed is measured on
 LONG_RUN = 0.1  # seconds after which no larger tensor is tried
-LEAST_SECONDS = 0.03  # of a measurement
+LEAST_SECONDS = 0.1  # of a measurement
 FLOAT_BYTES = 4
 OTHER_BYTES = 150 << 20  # compiled kernels, scratch memory, libraries that are loaded later
 DAY = 24 * 3600  # seconds

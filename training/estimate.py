@@ -65,7 +65,7 @@ class Estimate:
 
 
 def estimate(settings: Settings, instance_counts: Dict[str, Sequence[int]], run_both: RunAll) -> Estimate:
-    """Estimate the training of the networks in NNabla's current scope; it takes less than a second.
+    """Estimate the training of the networks in NNabla's current scope, in about a second.
 
     `instance_counts` are the numbers of instances of the training pictures in each domain. `run_both` is the way in
     which the passes of both domains run. Neither parameters nor random states change.

@@ -184,6 +184,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add("--log-step", type=whole(1), default=100, help="iterations that one line of the loss files averages over")
     add("--save-image-interval", type=whole(1), default=1, help="epochs between sample pictures")
     add("--save-interval", type=whole(1), default=10, help="epochs between checkpoints; the last 3 are kept")
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="losses and samples also as event files for TensorBoard, in the run's folder; needs tensorboardX "
+        "(requirements-tensorboard.txt)",
+    )
 
 
 def _add_context(group: argparse._ArgumentGroup) -> None:

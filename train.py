@@ -15,6 +15,7 @@ import argparse
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, List
 
 from common.errors import UserError, begin_script, run_main
 
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from args import train_args
 from backend import arrays, context, processes
 from backend.processes import ALONE, Processes
+from common import files
 from common.interruption import Interruption
 from common.progress import say
 from data import checks
@@ -35,6 +37,7 @@ from training import checkpoint, run_folder
 from training.batches import Batches, training_items
 from training.data_parallel import check_same_iteration, exchange
 from training.divergence import Diverged, Iteration, divergence_error, write_report
+from training.estimate import estimate
 from training.monitors import Monitors, draw_curves, short_summary
 from training.samples import SampleGrid
 from training.saving import Saver
@@ -42,10 +45,16 @@ from training.settings import Settings
 from training.step_losses import PendingLosses
 from weights import model_file
 
+if TYPE_CHECKING:
+    from training.tensorboard import EventFile
+
 
 def main() -> int:
     """Run the command line; the exit code is 128 + the signal where one ended the training early."""
     args = train_args(__doc__)
+    if args.tensorboard:
+        # before anything that takes long
+        event_file(Path(args.monitor_path))
     processes.take_place(args)
     context.set_up(args)
     folder = Path(args.monitor_path)
@@ -62,6 +71,9 @@ def main() -> int:
             run = Run(args, joined)
             run.begin()
             print(run.plan())
+            if run.leads:
+                for line in run.estimate():
+                    print(line)
             run.train()
         except BaseException:
             joined.fail()
@@ -91,7 +103,8 @@ class Run:
         items = {domain: training_items(args.dataroot, letter, args.ins_max > 0) for domain, letter in DOMAINS.items()}
         self.batches = Batches(items, self.settings, joined)
         self.model = InstaGAN(self.settings, joined)
-        self.monitors = Monitors(self.folder, args.log_step)
+        self.events = event_file(self.folder) if args.tensorboard and self.leads else None
+        self.monitors = Monitors(self.folder, args.log_step, self.events)
         self.losses = PendingLosses(self.monitors, joined)
         self.saver = Saver(
             self.folder, model_folder, self.settings, self.model, self.batches, self.monitors, self.losses, joined
@@ -116,6 +129,7 @@ class Run:
         """
         if self.args.resume and checkpoint.find(self.folder):
             self.iteration = self.saver.resume()
+            self.add_samples_to_events()
         else:
             if self.args.resume:
                 print("there is no checkpoint yet: from the beginning")
@@ -140,6 +154,14 @@ class Run:
         if self.processes.size > 1:
             epoch += f", {self.processes.size} processes together"
         return f"{self.batches.describe()}; {epoch}; {span}"
+
+    def estimate(self) -> List[str]:
+        """Lines about the time and memory that the iterations ahead take; none where all are done."""
+        left = self.last_iteration - self.iteration
+        if left <= 0:
+            return []
+        expected = estimate(self.settings, self.batches.instance_counts(), self.model.run_both)
+        return expected.lines(left, arrays.on_cpu())
 
     def train(self) -> None:
         """Train up to the last iteration, with checkpoints and samples on the way and a checkpoint at the end.
@@ -193,12 +215,32 @@ class Run:
         if epochs % self.args.save_image_interval == 0:
             self.losses.read()
             if self.leads:
-                self.samples.write(self.folder / f"sample_{epochs:06d}.png")
+                self.write_samples(epochs)
         if epochs % self.args.save_interval == 0:
             self.saver.save(self.iteration)
             if self.leads and self.iteration < self.last_iteration:
                 self.draw_curves()
         self.model.set_learning_rate(epochs)
+
+    def write_samples(self, epochs: int) -> None:
+        """Translate the sample pictures, and print a warning where translations stay the same as their inputs."""
+        path = self.folder / f"sample_{epochs:06d}.png"
+        for warning in self.samples.write(path, epochs):
+            # above the progress bar
+            tqdm.write(warning)
+        if self.events:
+            self.events.add_picture(self.iteration - 1, "samples", path)
+
+    def add_samples_to_events(self) -> None:
+        """Add the samples between the last line of the series and the checkpoint that the run goes on from.
+
+        The events that are repeated begin right after that line, but these samples are not written again.
+        """
+        if self.events:
+            for path in files.numbered_files(self.folder, "sample", "png"):
+                step = files.number_of(path) * self.batches.iterations_per_epoch - 1
+                if self.monitors.flushed < step < self.iteration:
+                    self.events.add_picture(step, "samples", path)
 
     def finish(self) -> None:
         """The last checkpoint, and curves over the whole run."""
@@ -229,6 +271,19 @@ class Run:
         batch = self.batches.files(names)
         where = write_report(self.folder, str(error), iteration, batch) if self.leads else json.dumps(batch)
         return divergence_error(str(error), iteration, where, self.saver.model_folder, self.settings)
+
+
+def event_file(folder: Path) -> EventFile:
+    """The event files for TensorBoard in a run's folder. Nothing is written yet.
+
+    Raises:
+        UserError: where tensorboardX is missing.
+    """
+    try:
+        from training.tensorboard import EventFile
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboardX; pip install -r requirements-tensorboard.txt") from None
+    return EventFile(folder / "tensorboard")
 
 
 def load_pretrained(path: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import threadpoolctl
 
@@ -17,7 +17,7 @@ from backend.onednn import library
 from backend.onednn.adam import Adam
 from backend.onednn.functions import kept_arrays
 from backend.onednn.memory import block_size
-from backend.onednn.threads import in_turn, side_by_side
+from backend.onednn.threads import count, in_turn, side_by_side
 from common.errors import UserError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "configure",
     "in_turn",
     "kept_arrays",
+    "lanes",
     "problem",
     "side_by_side",
 ]
@@ -45,6 +46,11 @@ _choice = _Choice()
 def active() -> bool:
     """Return whether new graphs use oneDNN's kernels."""
     return _choice.onednn
+
+
+def lanes(run_both: Callable[[Sequence[Callable[[], Any]]], List[Any]]) -> int:
+    """Return how many tasks `in_turn` or `side_by_side` runs at the same time: 1 or 2."""
+    return 2 if run_both is side_by_side and count() > 1 else 1
 
 
 def configure(choice: str) -> str:

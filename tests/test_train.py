@@ -127,6 +127,8 @@ def test_what_a_run_says(full_run, data):
     assert "context: cpu" in said
     assert f"{EPOCH} pictures in A" in said and f"{EPOCH - 1} pictures in B" in said
     assert f"params_{LAST:06d}.h5" in said
+    (estimate,) = [line for line in said.splitlines() if " s an iteration and " in line]
+    assert estimate.startswith("about ") and f" GB of memory on this CPU: {LAST} iterations take about " in estimate
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -319,7 +321,7 @@ def test_resume_goes_on_as_the_run_was(stopped_copy, full_run, run_script):
 def test_resume_after_the_end_does_nothing(stopped_copy, run_script):
     before = series(stopped_copy), read_h5(stopped_copy / f"params_{EPOCH + 1:06d}.h5").keys()
     done = run_script("train.py", "-m", stopped_copy, "--resume")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and " s an iteration" not in done.stdout, done.stderr
     assert (series(stopped_copy), read_h5(stopped_copy / f"params_{EPOCH + 1:06d}.h5").keys()) == before
 
 

@@ -77,6 +77,14 @@ class Batches:
             files[DOMAINS[domain]] = [list(map(str, items[name].files)) for name in domain_names]
         return files
 
+    def instance_counts(self) -> Dict[str, List[int]]:
+        """The number of instances of each picture that are trained on, by domain, as far as file names say it."""
+        sources = {domain: iterator.source for domain, iterator in self._iterators.items()}
+        return {
+            domain: [min(len(item.masks), source.ins_max) for item in source.items]
+            for domain, source in sources.items()
+        }
+
     def instance_share(self) -> Dict[str, float | None]:
         """The usual size of instances as a share of the crop, by the domain's letter; --keep-size needs it."""
         return {DOMAINS[domain]: iterator.source.instance_share() for domain, iterator in self._iterators.items()}

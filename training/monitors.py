@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Protocol
 
 import numpy as np
 
@@ -41,11 +41,25 @@ class Log:
         files.write_text(self.path, text)
 
 
-class Monitors:
-    """The series of the ten losses and the timer of one run in `folder`, a line every `interval` iterations."""
+class Events(Protocol):
+    """The part of `tensorboard.EventFile` that is used here; that module needs a package that may be missing."""
 
-    def __init__(self, folder: str | Path, interval: int) -> None:
+    def begin(self, step: int) -> None:
+        """Start, or start again, with this iteration."""
+
+    def add_values(self, step: int, values: Dict[str, float]) -> None:
+        """Add a value of each name."""
+
+
+class Monitors:
+    """The series of the ten losses and the timer of one run in `folder`, a line every `interval` iterations.
+
+    `events`, if there are any, get the same values: `KIND_loss/DOMAIN` and `seconds_per_iteration`.
+    """
+
+    def __init__(self, folder: str | Path, interval: int, events: Events | None = None) -> None:
         self._interval = interval
+        self._events = events
         self._series = {name: Log(Path(folder) / f"{name}.series.txt") for name in LOSSES}
         self._timer = Log(Path(folder) / "Training_time.timer.txt")
         self._pending: Dict[str, List[float]] = {name: [] for name in LOSSES}
@@ -57,6 +71,13 @@ class Monitors:
         """Start with empty files."""
         for log in (*self._series.values(), self._timer):
             log.set_state("")
+        if self._events:
+            self._events.begin(0)
+
+    @property
+    def flushed(self) -> int:
+        """The iteration of the last line, -1 for none."""
+        return self._flushed
 
     def add(self, iteration: int, losses: Dict[str, float]) -> None:
         """Take the losses of iteration 0, 1, ...; one that does not exist in it is absent from `losses`."""
@@ -69,13 +90,20 @@ class Monitors:
         """Write a line for the iterations since the last one, up to and including `iteration`."""
         if iteration == self._flushed:
             return
+        means = {}
         for name, values in self._pending.items():
             if values:
-                self._series[name].add(f"{iteration} {np.mean(values):.8g}")
+                means[name] = float(np.mean(values))
+                self._series[name].add(f"{iteration} {means[name]:.8g}")
                 values.clear()
         now = time.time()
         self._elapsed += now - self._lap
         self._timer.add(f"{iteration} {now - self._lap} {iteration - self._flushed} {self._elapsed}")
+        if self._events:
+            # TensorBoard groups curves by what precedes the slash
+            curves = {"/".join(name.rsplit("_", 1)): mean for name, mean in means.items()}
+            curves["seconds_per_iteration"] = (now - self._lap) / (iteration - self._flushed)
+            self._events.add_values(iteration, curves)
         self._flushed = iteration
         self._lap = now
 
@@ -107,6 +135,8 @@ class Monitors:
         self._flushed = flushed
         self._elapsed = elapsed
         self._lap = time.time()
+        if self._events:
+            self._events.begin(flushed + 1)
 
 
 def draw_curves(folder: str | Path) -> List[str]:

@@ -26,6 +26,7 @@ RUN_FILES = (
     "*.series.txt",
     "*.timer.txt",
     "diverged_*.json",
+    "tensorboard/events.out.tfevents.*",
 )
 # files that mark a folder as holding a run
 NUMBERED = (("checkpoint", "npz"), ("params", "h5"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List
 
 import numpy as np
 
@@ -14,12 +14,11 @@ from data import instances, pictures
 from data.items import Item, find_items
 from models import DOMAINS, GENERATORS
 from training.settings import Settings
+from training.standstill import Example, Standstill, measure
 from translation.drawing import GAP, colour_masks, stack
 from translation.translator import Translator
 
 ROWS = 4
-
-Example = Tuple[np.ndarray, np.ndarray]
 
 
 class SampleGrid:
@@ -34,6 +33,8 @@ class SampleGrid:
         self._translators = [
             Translator(network, arch, settings.ins_per, settings.keeps_background) for network in GENERATORS.values()
         ]
+        self._whole_pictures = settings.ins_per == 0
+        self._standstills = [Standstill(letter) for letter in DOMAINS.values()]
         self._examples: List[List[Example]] = []
         for domain, letter in DOMAINS.items():
             items = training[domain]
@@ -42,13 +43,19 @@ class SampleGrid:
             spaced = np.linspace(0, len(items) - 1, min(ROWS, len(items))).round().astype(int)
             self._examples.append([_read(items[i], settings) for i in spaced])
 
-    def write(self, path: str | Path) -> None:
-        """Translate the pictures and write the grid as a PNG."""
+    def write(self, path: str | Path, epoch: int) -> List[str]:
+        """Translate the pictures after `epoch` = 1, 2, ... and write the grid as a PNG.
+
+        Returns warnings about translations that stay the same as their inputs.
+        """
         columns = []
-        for translator, examples in zip(self._translators, self._examples):
-            rows = [_row(translator, picture, masks) for picture, masks in examples]
-            columns.append(stack(rows, axis=0))
+        warnings = []
+        for translator, examples, standstill in zip(self._translators, self._examples, self._standstills):
+            translated = [translator.translate(picture, masks) for picture, masks in examples]
+            columns.append(stack([_row(*pair) for pair in zip(examples, translated)], axis=0))
+            warnings.append(standstill.warning(epoch, measure(examples, translated, self._whole_pictures)))
         pictures.write_png(path, stack(columns, axis=1, gap=3 * GAP))
+        return [warning for warning in warnings if warning]
 
 
 def _read(item: Item, settings: Settings) -> Example:
@@ -59,8 +66,9 @@ def _read(item: Item, settings: Settings) -> Example:
     return pictures.to_network(picture), masks[chosen]
 
 
-def _row(translator: Translator, picture: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    translated, new_masks = translator.translate(picture, masks)
-    before = [pictures.to_picture(picture), colour_masks(masks)]
-    after = [pictures.to_picture(translated), colour_masks(new_masks)]
-    return stack(before + after, axis=1)
+def _row(before: Example, after: Example) -> np.ndarray:
+    """A picture with its masks, and then its translation with its masks."""
+    cells = []
+    for picture, masks in (before, after):
+        cells += [pictures.to_picture(picture), colour_masks(masks)]
+    return stack(cells, axis=1)

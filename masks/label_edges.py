@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edge colours in label maps: found, and given to the objects that they border on.
+
+Drawing with anti-aliasing, a soft brush, resizing other than NEAREST, and JPEG leave colours at the edges of objects
+that are not labels. They are between the colours of two areas, and follow from what is around them: the nearer to an
+area a pixel is, the more of its colour it has. Instances of a few pixels, whose values are arbitrary, do not. So a map
+is changed only if nearly all of its crumbs (masks.label_areas) are between two areas' colours, *and* their colours
+correlate with those around.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+from scipy.ndimage import label
+
+from masks.label_areas import (
+    LIKE,
+    OVERSHOOT,
+    Areas,
+    Blocks,
+    ColoursOf,
+    count_nearest,
+    count_values,
+    exact_areas,
+    find_blocks,
+    find_crumbs,
+    on_line,
+    parts,
+    smooth_areas,
+    two_most,
+    windows,
+)
+
+FEWEST_CRUMBS = 8  # fewer cannot be judged
+SAMPLE = 4000  # crumbs that are judged
+# what JPEG adds to the tolerance of a line
+NOISE = 3.0
+# colours that JPEG made: at least this many
+FEWEST_NOISE_VALUES = 24
+# an object without an even area has this many crumbs that belong to nothing around them
+LOST_PIXELS = 6
+NEIGHBOURS = np.ones((3, 3), bool)
+
+
+class UnclearEdges(Exception):
+    """Edge colours that cannot be given to objects."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts about a map's crumbs.
+
+    `explained` is the part of them whose colours are on the line between two areas; `between` the number of those that
+    are at neither end, and `levels` of their different colours; `correlation` that of their places on the line with
+    those of their neighbours.
+    """
+
+    explained: float
+    between: int
+    levels: int
+    correlation: float
+
+    def shows_edges(self) -> bool:
+        """Return whether the crumbs are edge colours."""
+        return self.explained >= 0.75 and self.between >= 12 and self.levels >= 3 and self.correlation >= 0.6
+
+    def shows_noisy_edges(self) -> bool:
+        """Return whether the crumbs are edge colours with JPEG's noise, which explains more colours."""
+        return self.explained >= 0.9 and self.between >= 24 and self.correlation >= 0.7
+
+    def is_suspicious(self) -> bool:
+        """Return whether many crumbs are edge colours, too many for what they are in a map without such colours."""
+        return self.between >= 12 and self.levels >= 12 and self.correlation >= 0.5
+
+
+def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:
+    """Give the edge colours of a label map (H, W) to the objects that they border on.
+
+    Returns a new map, or None if the map has no edge colours.
+
+    Raises:
+        UnclearEdges: if it has some, and it is not clear which objects there are.
+    """
+    if min(labels.shape) < 3:
+        return None
+    blocks = find_blocks(labels)
+    if np.count_nonzero(~blocks.in_block) < FEWEST_CRUMBS:
+        return None
+    exact = exact_areas(labels, blocks, colours_of)
+    y, x = find_crumbs(exact)
+    if len(y) < FEWEST_CRUMBS or not len(exact.values):
+        return None
+    evidence = _judge(labels, exact, y, x, colours_of, 1.0)
+    if evidence.shows_edges() and not _have_alike(exact.values, colours_of):
+        return _merged(labels, exact, y, x, colours_of, 1.0)
+    smooth = smooth_areas(labels, colours_of)
+    y_noisy, x_noisy = np.nonzero(~smooth.inside)
+    number_values = len(count_values(np.sort(labels[y, x]))[0])
+    if number_values >= FEWEST_NOISE_VALUES and len(smooth.values) > 1 and len(y_noisy) >= FEWEST_CRUMBS:
+        noisy = _judge(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
+        if noisy.shows_noisy_edges():
+            _refuse_merged_areas(labels, blocks, smooth)
+            return _merged(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
+        if noisy.is_suspicious():
+            raise UnclearEdges
+    if evidence.shows_edges():
+        return _merged(labels, exact, y, x, colours_of, 1.0)
+    if evidence.is_suspicious():
+        raise UnclearEdges
+    return None
+
+
+def _have_alike(values: np.ndarray, colours_of: ColoursOf) -> bool:
+    """Return whether two of the values (N,) have colours that JPEG could have made of one."""
+    colours = colours_of(values)
+    return any((np.abs(colours[:n] - colours[n]).max(axis=1) <= LIKE).any() for n in range(1, len(values)))
+
+
+def _refuse_merged_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> None:
+    """Raise UnclearEdges if two areas of similar colour and size would become one."""
+    middle = blocks.middle.ravel()
+    values, cores = count_values(labels.ravel()[middle])
+    merged = smooth.labels.ravel()[middle]
+    for value in smooth.values:
+        of_value = np.unique(labels.ravel()[middle][merged == value])
+        sizes = np.sort(cores[np.searchsorted(values, of_value)])
+        if len(sizes) > 1 and sizes[-2] > max(60, sizes[-1] / 4):
+            raise UnclearEdges
+
+
+def _judge(
+    labels: np.ndarray, areas: Areas, y: np.ndarray, x: np.ndarray, colours_of: ColoursOf, tolerance: float
+) -> Evidence:
+    """The evidence of some of the crumbs at rows `y` and columns `x`."""
+    if len(y) > SAMPLE:
+        chosen = np.linspace(0, len(y) - 1, SAMPLE).astype(np.int64)
+        y = y[chosen]
+        x = x[chosen]
+    place = _places(labels, areas, y, x, colours_of, tolerance)
+    between = place.is_between & (place.t > 0.02) & (place.t < 0.98)
+    own = labels[y, x]
+    around = windows(labels, y, x, 1)[between]
+    other = around != own[between, None]
+    t, _ = on_line(colours_of(around), place.start[between, None], place.end[between, None])
+    t_around = (np.clip(t, 0, 1) * other).sum(axis=1) / np.maximum(1, other.sum(axis=1))
+    number = int(between.sum())
+    kinds = np.stack([own[between].astype(np.int64), place.pair[between, 0], place.pair[between, 1]])
+    levels = np.unique(kinds, axis=1).shape[1] if number else 0
+    return Evidence(float(place.is_explained.mean()), number, levels, _correlation(place.t[between], t_around))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """The correlation of two arrays (N,), 0 if one of them is constant."""
+    if len(one) < 3 or one.std() < 1e-4 or other.std() < 1e-4:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where N crumbs are on the lines between the colours of the two areas around them.
+
+    `counts` (N, number of areas) has the areas around, `pair` (N, 2) the indices of two of them, whose colours are
+    `start` and `end` (N, C); `t` (N,) is the place on that line.
+    """
+
+    counts: np.ndarray
+    pair: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    t: np.ndarray
+    is_between: np.ndarray
+    is_explained: np.ndarray
+
+
+def _places(
+    labels: np.ndarray, areas: Areas, y: np.ndarray, x: np.ndarray, colours_of: ColoursOf, tolerance: float
+) -> Places:
+    counts = count_nearest(areas, y, x)
+    pair = np.sort(two_most(counts), axis=1)
+    own = colours_of(labels[y, x])
+    start = colours_of(areas.values[pair[:, 0]])
+    end = colours_of(areas.values[pair[:, 1]])
+    t, off = on_line(own, start, end)
+    has_two = (np.take_along_axis(counts, pair, axis=1) > 0).all(axis=1)
+    overshoot = OVERSHOOT * min(2.0, tolerance)
+    is_between = has_two & (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
+    is_explained = is_between
+    if tolerance > 1:
+        is_explained = is_between | (_distances(own, counts, areas, colours_of).min(axis=1) <= 2 * LIKE)
+    return Places(counts, pair, start, end, t, is_between, is_explained)
+
+
+def _distances(own: np.ndarray, counts: np.ndarray, areas: Areas, colours_of: ColoursOf) -> np.ndarray:
+    """The distances of colours (N, C) from those of the areas around, infinite for others: (N, number of areas)."""
+    solid = colours_of(areas.values)
+    squared = sum((own[:, None, channel] - solid[:, channel]) ** 2 for channel in range(own.shape[1]))
+    return np.where(counts > 0, np.sqrt(squared), np.inf)
+
+
+def _merged(
+    labels: np.ndarray, areas: Areas, y: np.ndarray, x: np.ndarray, colours_of: ColoursOf, tolerance: float
+) -> np.ndarray:
+    """The map with each crumb given to the area around whose colour is nearest.
+
+    Raises:
+        UnclearEdges: if many crumbs side by side are like no area: an object that has no even area itself.
+    """
+    merged = areas.labels.copy()
+    is_lost = np.zeros(labels.shape, bool)
+    for part in parts(len(y), 81 + 8 * len(areas.values)):
+        place = _places(labels, areas, y[part], x[part], colours_of, tolerance)
+        distance = _distances(colours_of(labels[y[part], x[part]]), place.counts, areas, colours_of)
+        nearest = distance.argmin(axis=1)
+        merged[y[part], x[part]] = areas.values[nearest]
+        is_lost[y[part], x[part]] = ~place.is_explained & (distance.min(axis=1) > LIKE)
+    groups, number = label(is_lost, NEIGHBOURS)
+    if number and np.bincount(groups.ravel())[1:].max() >= LOST_PIXELS:
+        raise UnclearEdges
+    return merged

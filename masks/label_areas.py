@@ -187,7 +187,7 @@ def smooth_areas(labels: np.ndarray, colours_of: ColoursOf) -> Areas:
             owner[is_alike & (owner < 0)] = best
             kept.append(best)
     merged = np.where(owner < 0, values, values[owner])
-    return Areas(values[np.sort(kept)], merged[index], (owner >= 0)[index])
+    return Areas(values[np.sort(kept)], merged[index], is_smooth & (owner >= 0)[index])
 
 
 def find_crumbs(areas: Areas) -> Tuple[np.ndarray, np.ndarray]:

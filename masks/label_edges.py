@@ -11,11 +11,12 @@ correlate with those around.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from itertools import combinations
 
 import numpy as np
 from scipy.ndimage import label
 
+from data.instances import bounding_box
 from masks.label_areas import (
     LIKE,
     OVERSHOOT,
@@ -39,9 +40,10 @@ SAMPLE = 4000  # crumbs that are judged
 # what JPEG adds to the tolerance of a line
 NOISE = 3.0
 # colours that JPEG made: at least this many
-FEWEST_NOISE_VALUES = 24
+FEWEST_NOISE_VALUES = 16
 # an object without an even area has this many crumbs that belong to nothing around them
-LOST_PIXELS = 6
+LOST_PIXELS = 9
+MOST_SCATTERED = 2000  # pixels; more are an object, with pieces or without
 NEIGHBOURS = np.ones((3, 3), bool)
 
 
@@ -73,7 +75,8 @@ class Evidence:
 
     def is_suspicious(self) -> bool:
         """Return whether many crumbs are edge colours, too many for what they are in a map without such colours."""
-        return self.between >= 12 and self.levels >= 12 and self.correlation >= 0.5
+        is_many = self.explained >= 0.5 and self.levels >= 20 or self.levels >= 40
+        return is_many and self.between >= 20 and self.correlation >= 0.45
 
 
 def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:
@@ -97,18 +100,18 @@ def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:
     if evidence.shows_edges() and not _have_alike(exact.values, colours_of):
         return _merged(labels, exact, y, x, colours_of, 1.0)
     smooth = smooth_areas(labels, colours_of)
-    y_noisy, x_noisy = np.nonzero(~smooth.inside)
+    y_noisy, x_noisy = find_crumbs(smooth)
     number_values = len(count_values(np.sort(labels[y, x]))[0])
     if number_values >= FEWEST_NOISE_VALUES and len(smooth.values) > 1 and len(y_noisy) >= FEWEST_CRUMBS:
         noisy = _judge(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
-        if noisy.shows_noisy_edges():
+        if noisy.shows_noisy_edges() or noisy.explained >= 0.9 and evidence.is_suspicious():
             _refuse_merged_areas(labels, blocks, smooth)
             return _merged(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
         if noisy.is_suspicious():
             raise UnclearEdges
-    if evidence.shows_edges():
+    if evidence.shows_edges() and number_values < FEWEST_NOISE_VALUES:
         return _merged(labels, exact, y, x, colours_of, 1.0)
-    if evidence.is_suspicious():
+    if evidence.shows_edges() or evidence.is_suspicious():
         raise UnclearEdges
     return None
 
@@ -127,7 +130,7 @@ def _refuse_merged_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> N
     for value in smooth.values:
         of_value = np.unique(labels.ravel()[middle][merged == value])
         sizes = np.sort(cores[np.searchsorted(values, of_value)])
-        if len(sizes) > 1 and sizes[-2] > max(60, sizes[-1] / 4):
+        if len(sizes) > 1 and sizes[-2] > max(20, sizes[-1] / 4):
             raise UnclearEdges
 
 
@@ -190,8 +193,24 @@ def _places(
     is_between = has_two & (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
     is_explained = is_between
     if tolerance > 1:
-        is_explained = is_between | (_distances(own, counts, areas, colours_of).min(axis=1) <= 2 * LIKE)
+        is_near = _distances(own, counts, areas, colours_of).min(axis=1) <= 2 * LIKE
+        is_explained = is_near | _are_between_any(own, counts, areas, colours_of, tolerance)
     return Places(counts, pair, start, end, t, is_between, is_explained)
+
+
+def _are_between_any(
+    own: np.ndarray, counts: np.ndarray, areas: Areas, colours_of: ColoursOf, tolerance: float
+) -> np.ndarray:
+    """Return which colours (N, C) are on a line between any two of the four commonest areas around."""
+    commonest = np.argsort(-counts, axis=1, kind="stable")[:, :4]
+    overshoot = OVERSHOOT * min(2.0, tolerance)
+    is_between = np.zeros(len(own), bool)
+    for one, other in combinations(range(commonest.shape[1]), 2):
+        pair = commonest[:, [one, other]]
+        has_two = (np.take_along_axis(counts, pair, axis=1) > 0).all(axis=1)
+        t, off = on_line(own, colours_of(areas.values[pair[:, 0]]), colours_of(areas.values[pair[:, 1]]))
+        is_between |= has_two & (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
+    return is_between
 
 
 def _distances(own: np.ndarray, counts: np.ndarray, areas: Areas, colours_of: ColoursOf) -> np.ndarray:
@@ -213,11 +232,23 @@ def _merged(
     is_lost = np.zeros(labels.shape, bool)
     for part in parts(len(y), 81 + 8 * len(areas.values)):
         place = _places(labels, areas, y[part], x[part], colours_of, tolerance)
-        distance = _distances(colours_of(labels[y[part], x[part]]), place.counts, areas, colours_of)
-        nearest = distance.argmin(axis=1)
-        merged[y[part], x[part]] = areas.values[nearest]
-        is_lost[y[part], x[part]] = ~place.is_explained & (distance.min(axis=1) > LIKE)
+        own = colours_of(labels[y[part], x[part]])
+        distance = _distances(own, place.counts, areas, colours_of)
+        merged[y[part], x[part]] = areas.values[distance.argmin(axis=1)]
+        is_between = _are_between_any(own, place.counts, areas, colours_of, 1.5 * tolerance)
+        is_lost[y[part], x[part]] = ~place.is_explained & ~is_between & (distance.min(axis=1) > LIKE)
     groups, number = label(is_lost, NEIGHBOURS)
     if number and np.bincount(groups.ravel())[1:].max() >= LOST_PIXELS:
         raise UnclearEdges
+    if any(_is_scattered(merged == value) for value in areas.values):
+        raise UnclearEdges
     return merged
+
+
+def _is_scattered(mask: np.ndarray) -> bool:
+    """Return whether a mask (H, W) bool is in many tiny pieces, as noise is."""
+    if np.count_nonzero(mask) > MOST_SCATTERED:
+        return False
+    mask = mask[bounding_box(mask)]
+    pieces = label(mask, NEIGHBOURS)[1]
+    return pieces > 3 and mask.sum() < 12 * pieces

@@ -39,8 +39,9 @@ FEWEST_CRUMBS = 8  # fewer cannot be judged
 SAMPLE = 4000  # crumbs that are judged
 # what JPEG adds to the tolerance of a line
 NOISE = 3.0
-# colours that JPEG made: at least this many
+# JPEG makes many colours: at least this many in a map, and in coloured maps hardly one twice
 FEWEST_NOISE_VALUES = 16
+MANY_COLOURS = 200
 # an object without an even area has this many crumbs that belong to nothing around them
 LOST_PIXELS = 9
 MOST_SCATTERED = 2000  # pixels; more are an object, with pieces or without
@@ -99,19 +100,42 @@ def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:
     evidence = _judge(labels, exact, y, x, colours_of, 1.0)
     if evidence.shows_edges() and not _have_alike(exact.values, colours_of):
         return _merged(labels, exact, y, x, colours_of, 1.0)
-    smooth = smooth_areas(labels, colours_of)
-    y_noisy, x_noisy = find_crumbs(smooth)
-    number_values = len(count_values(np.sort(labels[y, x]))[0])
-    if number_values >= FEWEST_NOISE_VALUES and len(smooth.values) > 1 and len(y_noisy) >= FEWEST_CRUMBS:
-        noisy = _judge(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
-        if noisy.shows_noisy_edges() or noisy.explained >= 0.9 and evidence.is_suspicious():
-            _refuse_merged_areas(labels, blocks, smooth)
-            return _merged(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
-        if noisy.is_suspicious():
-            raise UnclearEdges
-    if evidence.shows_edges() and number_values < FEWEST_NOISE_VALUES:
+    if _are_scattered(labels, y, x):
+        merged = _merged_noise(labels, blocks, exact, y, x, colours_of, evidence)
+        if merged is not None:
+            return merged
+    elif evidence.shows_edges():
         return _merged(labels, exact, y, x, colours_of, 1.0)
     if evidence.shows_edges() or evidence.is_suspicious():
+        raise UnclearEdges
+    return None
+
+
+def _merged_noise(
+    labels: np.ndarray,
+    blocks: Blocks,
+    exact: Areas,
+    y: np.ndarray,
+    x: np.ndarray,
+    colours_of: ColoursOf,
+    evidence: Evidence,
+) -> np.ndarray | None:
+    """As `merge_edges`, for a map whose exact areas have the crumbs at `y` and `x`, if these are noise of JPEG."""
+    smooth = smooth_areas(labels, colours_of)
+    if len(smooth.values) < 2:
+        return None
+    would_join = _joins_areas(labels, blocks, smooth)
+    y_noisy, x_noisy = find_crumbs(smooth)
+    if not would_join and _are_variants(labels, exact, y, x, colours_of):
+        return _merged(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
+    if len(y_noisy) < FEWEST_CRUMBS:
+        return None
+    noisy = _judge(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
+    if noisy.shows_noisy_edges() or noisy.explained >= 0.9 and evidence.is_suspicious():
+        if would_join:
+            raise UnclearEdges
+        return _merged(labels, smooth, y_noisy, x_noisy, colours_of, NOISE)
+    if noisy.is_suspicious():
         raise UnclearEdges
     return None
 
@@ -122,16 +146,42 @@ def _have_alike(values: np.ndarray, colours_of: ColoursOf) -> bool:
     return any((np.abs(colours[:n] - colours[n]).max(axis=1) <= LIKE).any() for n in range(1, len(values)))
 
 
-def _refuse_merged_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> None:
-    """Raise UnclearEdges if two areas of similar colour and size would become one."""
+def _joins_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> bool:
+    """Return whether two areas of a map, neither of which is rare, are one in `smooth`."""
     middle = blocks.middle.ravel()
-    values, cores = count_values(labels.ravel()[middle])
-    merged = smooth.labels.ravel()[middle]
-    for value in smooth.values:
-        of_value = np.unique(labels.ravel()[middle][merged == value])
-        sizes = np.sort(cores[np.searchsorted(values, of_value)])
+    of_middle = labels.ravel()[middle]
+    values, cores = count_values(of_middle)
+    owners = np.zeros(len(values), smooth.labels.dtype)
+    owners[np.searchsorted(values, of_middle)] = smooth.labels.ravel()[middle]
+    for owner in smooth.values:
+        sizes = np.sort(cores[owners == owner])
         if len(sizes) > 1 and sizes[-2] > max(20, sizes[-1] / 4):
-            raise UnclearEdges
+            return True
+    return False
+
+
+def _are_scattered(labels: np.ndarray, y: np.ndarray, x: np.ndarray) -> bool:
+    """Return whether the values of crumbs are many, and come up in several places each or in very many colours."""
+    own = labels[y, x]
+    number_values = len(np.unique(own))
+    if number_values < FEWEST_NOISE_VALUES:
+        return False
+    number_pieces = 0
+    for part in parts(len(y), 9):
+        # the first pixel of a piece, in reading order, has none of its value before it
+        before = windows(labels, y[part], x[part], 1)[:, :4]
+        number_pieces += np.count_nonzero((before != own[part, None]).all(axis=1))
+    return number_pieces >= 2 * number_values or number_values >= MANY_COLOURS
+
+
+def _are_variants(labels: np.ndarray, areas: Areas, y: np.ndarray, x: np.ndarray, colours_of: ColoursOf) -> bool:
+    """Return whether nearly all crumbs have a colour like that of an area around."""
+    is_like = np.zeros(len(y), bool)
+    for part in parts(len(y), 81 + 8 * len(areas.values)):
+        counts = count_nearest(areas, y[part], x[part])
+        own = colours_of(labels[y[part], x[part]])
+        is_like[part] = _distances(own, counts, areas, colours_of).min(axis=1) <= LIKE
+    return is_like.mean() >= 0.9
 
 
 def _judge(

@@ -42,6 +42,9 @@ NOISE = 3.0
 # JPEG makes many colours: at least this many in a map, and in coloured maps hardly one twice
 FEWEST_NOISE_VALUES = 16
 MANY_COLOURS = 200
+# middles of 3x3 equal pixels: noise has fewer of one value, and edges in maps without noise hardly any
+RARE_CORES = 20
+RARE_EDGE_CORES = 4
 # an object without an even area has this many crumbs that belong to nothing around them
 LOST_PIXELS = 9
 MOST_SCATTERED = 2000  # pixels; more are an object, with pieces or without
@@ -68,11 +71,11 @@ class Evidence:
 
     def shows_edges(self) -> bool:
         """Return whether the crumbs are edge colours."""
-        return self.explained >= 0.75 and self.between >= 12 and self.levels >= 3 and self.correlation >= 0.6
+        return self.explained >= 0.75 and self.between >= 12 and self.levels >= 3 and self.correlation >= 0.5
 
     def shows_noisy_edges(self) -> bool:
         """Return whether the crumbs are edge colours with JPEG's noise, which explains more colours."""
-        return self.explained >= 0.9 and self.between >= 24 and self.correlation >= 0.7
+        return self.explained >= 0.85 and self.between >= 24 and self.correlation >= 0.7
 
     def is_suspicious(self) -> bool:
         """Return whether many crumbs are edge colours, too many for what they are in a map without such colours."""
@@ -98,6 +101,8 @@ def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:
     if len(y) < FEWEST_CRUMBS or not len(exact.values):
         return None
     evidence = _judge(labels, exact, y, x, colours_of, 1.0)
+    if evidence.shows_edges() and _loses_area(labels, blocks, exact, colours_of):
+        raise UnclearEdges
     if evidence.shows_edges() and not _have_alike(exact.values, colours_of):
         return _merged(labels, exact, y, x, colours_of, 1.0)
     if _are_scattered(labels, y, x):
@@ -146,16 +151,27 @@ def _have_alike(values: np.ndarray, colours_of: ColoursOf) -> bool:
     return any((np.abs(colours[:n] - colours[n]).max(axis=1) <= LIKE).any() for n in range(1, len(values)))
 
 
+def _loses_area(labels: np.ndarray, blocks: Blocks, exact: Areas, colours_of: ColoursOf) -> bool:
+    """Return whether a value that fills some area, and is unlike all in `exact`, is not among them."""
+    values, cores = count_values(labels.ravel()[blocks.middle.ravel()])
+    doubtful = values[(cores >= RARE_EDGE_CORES) & ~np.isin(values, exact.values)]
+    solid = colours_of(exact.values)
+    return any((np.abs(solid - colour).max(axis=1) > LIKE).all() for colour in colours_of(doubtful))
+
+
 def _joins_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> bool:
-    """Return whether two areas of a map, neither of which is rare, are one in `smooth`."""
+    """Return whether an area of a map is not one in `smooth`: it is lost, or joined with one that is not much larger."""
     middle = blocks.middle.ravel()
     of_middle = labels.ravel()[middle]
     values, cores = count_values(of_middle)
     owners = np.zeros(len(values), smooth.labels.dtype)
     owners[np.searchsorted(values, of_middle)] = smooth.labels.ravel()[middle]
+    is_lost = ~np.isin(owners, smooth.values)
+    if (cores[is_lost] > RARE_CORES).any():
+        return True
     for owner in smooth.values:
         sizes = np.sort(cores[owners == owner])
-        if len(sizes) > 1 and sizes[-2] > max(20, sizes[-1] / 4):
+        if len(sizes) > 1 and sizes[-2] > max(RARE_CORES, sizes[-1] / 4):
             return True
     return False
 

@@ -162,7 +162,7 @@ def test_soft_alpha_ends_at_half(tmp_path):
 
 def test_one_small_object_is_enough(tmp_path):
     def disc(draw, k):
-        draw.ellipse([k * 70, k * 50, k * 79, k * 59], fill=1)
+        draw.ellipse([k * 70, k * 50, k * 86, k * 66], fill=1)
 
     for kind in ("2x", "8x", "lanczos"):
         image, truth = SOFT[kind](disc, COLOURS)

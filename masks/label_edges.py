@@ -160,7 +160,7 @@ def _loses_area(labels: np.ndarray, blocks: Blocks, exact: Areas, colours_of: Co
 
 
 def _joins_areas(labels: np.ndarray, blocks: Blocks, smooth: Areas) -> bool:
-    """Return whether an area of a map is not one in `smooth`: it is lost, or joined with one that is not much larger."""
+    """Return whether an area of a map is none of `smooth`: lost, or joined with one that is not much larger."""
     middle = blocks.middle.ravel()
     of_middle = labels.ravel()[middle]
     values, cores = count_values(of_middle)

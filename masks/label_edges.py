@@ -79,8 +79,10 @@ class Evidence:
 
     def is_suspicious(self) -> bool:
         """Return whether many crumbs are edge colours, too many for what they are in a map without such colours."""
-        is_many = self.explained >= 0.5 and self.levels >= 20 or self.levels >= 40
-        return is_many and self.between >= 20 and self.correlation >= 0.45
+        # instances of a few pixels correlate by chance, the fewer the more
+        if self.levels < 40:
+            return self.explained >= 0.5 and self.levels >= 20 and self.correlation >= 0.6
+        return self.between >= 40 and self.correlation >= 0.45
 
 
 def merge_edges(labels: np.ndarray, colours_of: ColoursOf) -> np.ndarray | None:

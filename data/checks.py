@@ -35,6 +35,9 @@ OVERLAP = 0.02
 FLAT = 0.02
 STRIP = 256  # rows
 LONGEST_NAME = 230  # bytes; file systems take 255, and results have names such as before_NAME.part.png
+# pixels of a tiny instance: fewer than these, or than this part of its picture
+TINY_PIXELS = 16
+TINY_PART = 0.0005
 
 AGAIN = "copy it again, or remove it"
 GREY = "large parts of it are grey, as in a picture or a map of labels"
@@ -168,15 +171,36 @@ def _check_domain(folder: Path, sizes: Sizes, masks: bool, report: Report) -> No
             report.add(ERROR, "missing-folder", folder, "it is not there", "training needs trainA and trainB: make it")
         return
     items = _check_listing(folder, mask_folder if masks else None, report)
-    findings_of_items = in_parallel(lambda item: _check_item(item, sizes), items, f"checking {folder.name}")
-    findings = [finding for of_item in findings_of_items for finding in of_item]
+    checked = in_parallel(lambda item: _check_item(item, sizes), items, f"checking {folder.name}")
+    findings = [finding for findings_of_item, _ in checked for finding in findings_of_item]
     report.findings += findings
+    _report_tiny(mask_folder, [instance for _, instances in checked for instance in instances], report)
     number = sum(len(item.masks) for item in items)
     number_lost = sum(finding.kind in ("empty-mask", "vanishing-mask") for finding in findings)
     if masks and items and is_train and number_lost == number:
         problem = "none of its masks has an instance" if number else "no picture has a mask"
         fix = f"put masks into {mask_folder.name} as NAME_0.png, NAME_1.png, ..., white inside"
         report.add(ERROR, "no-masks", folder, problem, fix)
+
+
+def tiny_pixels(picture_pixels: int) -> int:
+    """The number of pixels below which an instance in a picture of `picture_pixels` is tiny."""
+    return max(TINY_PIXELS, int(TINY_PART * picture_pixels))
+
+
+def tiny(area: int, picture_pixels: int) -> bool:
+    """Return whether an instance of `area` pixels is so small that it may be a crumb: an edge colour of a label map."""
+    return area < tiny_pixels(picture_pixels)
+
+
+def _report_tiny(mask_folder: Path, instances: List[Tuple[int, int]], report: Report) -> None:
+    """Report a domain whose instances, as areas and pixels of their pictures, are mostly tiny."""
+    limits = [tiny_pixels(pixels) for area, pixels in instances if tiny(area, pixels)]
+    if len(limits) > len(instances) / 2:
+        number = f"{len(instances)} instance{'' if len(instances) == 1 else 's'}"
+        problem = f"{number}, most of fewer than {max(limits)} pixels: are they edges or crumbs of a label map?"
+        fix = "look at some; draw label maps without anti-aliasing, or import them with --min-area"
+        report.add(WARNING, "tiny-masks", mask_folder, problem, fix)
 
 
 def _check_link(path: Path, report: Report) -> bool:
@@ -285,18 +309,23 @@ def _plain(name: str) -> str:
     return comparable(name).casefold().strip()
 
 
-def _check_item(item: Item, sizes: Sizes) -> List[Finding]:
-    """Check the pixels of a picture and its masks."""
+def _check_item(item: Item, sizes: Sizes) -> Tuple[List[Finding], List[Tuple[int, int]]]:
+    """Check the pixels of a picture and its masks.
+
+    Returns the findings, and the number of pixels of each instance and of its mask.
+    """
     report = Report("")
     header = _check_picture(item, sizes.crop, report)
     overlaps: Overlaps | None = None
+    instances: List[Tuple[int, int]] = []
     for path in item.masks.values():
         inside = _check_mask(path, header, sizes.load, report)
         if inside is None:
             continue
         overlaps = overlaps or Overlaps(header.size if header else inside.shape)
         overlaps.add(path, inside, report)
-    return report.findings
+        instances.append((int(np.count_nonzero(inside)), inside.size))
+    return report.findings, instances
 
 
 def _check_picture(item: Item, crop: Size, report: Report) -> Header | None:

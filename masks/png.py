@@ -4,23 +4,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
+from threading import Lock
+from typing import Iterator, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.progress import say
 from data import pictures
 from data.items import comparable, files_by_stem, list_files
 from data.pictures import Size
+from masks.label_areas import count_values
+from masks.label_maps import VOID, VOID_COLOUR, label_map, tidy
 from masks.mask_source import Instance, MaskSource
 
-# no picture shows more instances; a photo, or a label map that was saved as JPEG, has more colours
-MOST_LABELS = 5000
+MOST_LABELS = 5000  # no picture shows more instances; a photo has more colours
+MOST_COLOURS = 100_000  # more are those of a photo, and not of edges in a label map
 STRIP = 256  # rows
-# "no label" in Pascal VOC's palettes, and in those that LabelMe exports: its index and its colour
-VOID = 255
-VOID_COLOUR = [224, 224, 192]
+HARD_ALPHAS = 4  # different values of alpha in a map without soft edges, at most
 
 
 class MaskFolder(MaskSource):
@@ -51,23 +53,43 @@ class LabelMaps(MaskSource):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._maps = files_by_stem(path, ".png") if path.is_dir() else {}
+        # pictures are read by several threads
+        self._lock = Lock()
+        self._said: Set[str] = set()
 
-    def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
-        path = self._maps.get(comparable(image.stem)) if self.path.is_dir() else self.path
+    def _read(self, image_path: Path, size: Size, category: str | None) -> Iterator[Instance]:
+        path = self._maps.get(comparable(image_path.stem)) if self.path.is_dir() else self.path
         if path is None:
             return
-        labels = read_labels(path)
+        image, labels = _read(path)
         if _is_soft_mask(labels):
             fix = "call it NAME_0.png, as one instance's mask"
             raise UserError(f"{path} is a mask with soft edges, and no label map; {fix}")
-        upright = self._upright(labels.shape, image, size, path)
-        # in strips, since np.unique sorts a copy
-        values = {int(v) for top in range(0, len(labels), STRIP) for v in np.unique(labels[top : top + STRIP])}
+        upright = self._upright(labels.shape, image_path, size, path)
+        if len(_values(labels)) <= MOST_COLOURS:
+            labelled = tidy(path, label_map(image, labels))
+            labels = labelled.labels
+            self._say_once(path, labelled.remarks)
+        values = _values(labels)
         if len(values) > MOST_LABELS:
             fix = "give a map with one value for each instance, never saved as JPEG"
             raise UserError(f"{path} has {len(values)} values, too many for a label map; {fix}")
         for value in sorted(values - {0}):
             yield Instance("", upright(labels == value))
+
+    def _say_once(self, path: Path, remarks: Sequence[str]) -> None:
+        """Print each remark about the map `path` that was not printed for another map yet."""
+        with self._lock:
+            new = [remark for remark in remarks if remark not in self._said]
+            self._said.update(new)
+        for remark in new:
+            also = f", and so on in other maps of {self.path}" if self.path.is_dir() else ""
+            say(f"{path.name}: {remark}{also}")
+
+
+def _values(labels: np.ndarray) -> Set[int]:
+    """The different values of a map, counted in strips, since sorting makes a copy."""
+    return {int(v) for top in range(0, len(labels), STRIP) for v in count_values(labels[top : top + STRIP].ravel())[0]}
 
 
 def _is_soft_mask(labels: np.ndarray) -> bool:
@@ -75,7 +97,10 @@ def _is_soft_mask(labels: np.ndarray) -> bool:
     if labels.dtype != np.uint8:
         return False
     counts = np.bincount(labels.ravel(), minlength=256)
-    return np.count_nonzero(counts[1:255]) > 8 and counts[255] > 0.7 * counts[1:].sum()
+    greys = counts[1:255]
+    # a grey object has most of the grey pixels
+    is_object = greys.max() > 0.5 * greys.sum()
+    return np.count_nonzero(greys) > 8 and counts[255] > 0.7 * counts[1:].sum() and not is_object
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -87,18 +112,23 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         UserError: if the file is not a picture, or has colours of 16 bits, of which only 8 can be read.
     """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> Tuple[Image.Image, np.ndarray]:
+    """Read an image and its labels, as `read_labels` does."""
     header, image = pictures.open_with_header(path)
     if image.mode == "F" or header.deep and not image.mode.startswith("I"):
         raise UserError(f"{path} has colours of 16 bits, of which only 8 can be read; save it in grey or 8-bit colours")
     if image.mode.startswith("I"):
-        return np.asarray(image)
+        return image, np.asarray(image)
     if image.mode in ("1", "L", "P"):
-        return _grey_or_palette_labels(image)
+        return image, _grey_or_palette_labels(image)
     if image.mode == "LA":
         channels = np.asarray(image)
-        return channels[..., 0] * (channels[..., 1] > 0)
+        return image, channels[..., 0] * (channels[..., 1] > 0)
     if image.mode in ("RGB", "RGBA"):
-        return _colour_labels(np.asarray(image))
+        return image, _colour_labels(np.asarray(image))
     raise UserError(f"{path} is of Pillow's mode {image.mode}, which no label map has; save it in grey or colours")
 
 
@@ -110,9 +140,15 @@ def _grey_or_palette_labels(image: Image.Image) -> np.ndarray:
 
 
 def _colour_labels(channels: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3), or with alpha (H, W, 4), as 0xRRGGBB: (H, W)."""
+    """Colours (H, W, 3), or with alpha (H, W, 4), as 0xRRGGBB: (H, W).
+
+    Where alpha is soft, as of a brush, colours are multiplied with it, so that they end in 0 at the edges.
+    """
     labels = np.zeros(channels.shape[:2], np.uint32)
+    has_alpha = channels.shape[2] == 4
+    is_soft = has_alpha and np.count_nonzero(np.bincount(channels[..., 3].ravel())) > HARD_ALPHAS
     for channel in range(3):
         labels <<= np.uint32(8)
-        labels |= channels[..., channel]
-    return labels * (channels[..., 3] > 0) if channels.shape[2] == 4 else labels
+        level = channels[..., channel]
+        labels |= (level * channels[..., 3].astype(np.uint16) + 127) // 255 if is_soft else level
+    return labels * (channels[..., 3] > 0) if has_alpha else labels

@@ -593,3 +593,22 @@ def test_real_photos_have_no_findings(tmp_path):
     report = checks.check(root, checks.Sizes(load=(330, 220), crop=(300, 200)))
     assert report.pictures > 300 and report.masks > 300
     assert [f for f in report.findings if f.kind != "capital-letter"] == []
+
+
+# --- tiny instances ---------------------------------------------------------------------------------------------------
+
+
+def test_a_domain_of_mostly_tiny_instances_is_reported(data):
+    for k in range(2, 5):
+        png(data, f"trainA_seg/p0_{k}.png", box(20 + 4 * (k - 2), 2, 23 + 4 * (k - 2), 7))
+    assert found(data) == set()
+    png(data, "trainA_seg/p1_2.png", box(21, 2, 23, 9))
+    png(data, "trainA_seg/p1_3.png", box(25, 2, 26, 3))
+    assert found(data) == {("warning", "tiny-masks", "trainA_seg")}
+    (finding,) = checks.check(data, SIZES).findings[-1:]
+    assert "9 instances, most of fewer than 16 pixels: are they edges or crumbs of a label map?" in str(finding)
+
+
+def test_tiny_depends_on_the_picture():
+    assert checks.tiny(15, 64 * 64) and not checks.tiny(16, 64 * 64)
+    assert checks.tiny(499, 1000 * 1000) and not checks.tiny(500, 1000 * 1000)

@@ -60,7 +60,7 @@ class Persons(MaskSource):
             if match:
                 self._files.setdefault(match[1], []).append(path)
 
-    def _read(self, image: Path, size: Tuple[int, int]) -> Iterator[Instance]:
+    def _read(self, image: Path, size: Tuple[int, int], category: str | None) -> Iterator[Instance]:
         height, width = size
         if width > height and not self._landscape:
             return

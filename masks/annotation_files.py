@@ -29,15 +29,14 @@ def read_document(path: Path, object_hook: Callable[[Dict[str, Any]], Any] | Non
 
 
 def length(value: Any) -> int:
-    """The height or width of a picture in pixels; some programs write 480.0 or "480".
+    """The height or width of a picture in pixels, which some programs write as 480.0.
 
     Raises:
         ValueError: if it cannot be one.
     """
-    number = float(value) if type(value) in (int, float, str) else float("nan")
-    if not 0 < number <= FARTHEST or number != int(number):
-        raise ValueError(f"{value!r:.40} is not a number of pixels")
-    return int(number)
+    if type(value) not in (int, float) or not 0 < value <= FARTHEST or value != int(value):
+        raise ValueError(f"{value!r:.40} is no number of pixels")
+    return int(value)
 
 
 def as_key(identifier: Any) -> Any:

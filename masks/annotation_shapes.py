@@ -29,11 +29,8 @@ LONGEST = 1 << 22
 
 
 def numbers(values: Any) -> np.ndarray:
-    """Convert a list of numbers, which may be written as text, to (N,) float64, all finite and within `FARTHEST` of
-    0."""
+    """Convert a list of numbers to (N,) float64, all finite and within `FARTHEST` of 0."""
     try:
-        if isinstance(values, list):
-            values = [float(value) if isinstance(value, str) else value for value in values]
         converted = np.array(array("d", values))
     except (TypeError, ValueError, OverflowError):
         raise ValueError("it holds something else where numbers belong") from None

@@ -148,9 +148,6 @@ class CocoFile(MaskSource):
         remarks = [f"annotations that are left out: {' and '.join(parts)}"] if parts else []
         if number_crowds and self._takes_crowds and not self._was_asked_for_crowds:
             remarks.append("all annotations are marked as crowds (iscrowd), as some tools do: taken as instances")
-        repeated = [name for name, pictures in self._pictures.items() if len(_distinct(pictures)) < len(pictures)]
-        if repeated:
-            remarks.append(f"{len(repeated)} pictures are listed more than once ({repeated[0]}): taken as one each")
         return remarks
 
     def beyond(self, images: Sequence[Path]) -> str:
@@ -176,19 +173,19 @@ class CocoFile(MaskSource):
 
     def _instances_of(self, pictures: Sequence[_Picture], category: str | None) -> Iterator[_Annotation]:
         """The annotations of a picture's entries that are instances of a category (None: of any)."""
-        for key in {as_key(picture.id) for picture in pictures}:
-            for annotation in self._annotations.get(key, ()):
+        for picture in pictures:
+            for annotation in self._annotations.get(as_key(picture.id), ()):
                 is_instance = annotation.segmentation and (self._takes_crowds or not annotation.is_crowd)
                 if is_instance and self._is_of(annotation, category):
                     yield annotation
 
     def _read(self, image: Path, size: Size, category: str | None) -> Iterator[Instance]:
-        entries = self._find(image)
-        if not entries:
+        picture = self._find(image)
+        if picture is None:
             return
-        stored_size = self._stored_size(entries[0], image, size)
+        stored_size = self._stored_size(picture, image, size)
         upright = self._upright(stored_size, image, size, self.path)
-        for annotation in self._instances_of(entries, category):
+        for annotation in self._instances_of([picture], category):
             try:
                 name = self._category(annotation)
                 mask, flaw = _segmentation_mask(annotation.segmentation, stored_size)
@@ -197,19 +194,23 @@ class CocoFile(MaskSource):
                 raise UserError(f"{where}: {error}; fix it, or remove it") from None
             yield Instance(name, upright(mask), flaw)
 
-    def _find(self, image: Path) -> List[_Picture]:
-        """The entries of a picture: those of its name or, of several, those whose folders are the picture's."""
+    def _find(self, image: Path) -> _Picture | None:
+        """The entry of a picture: the one of its name or, of several, the one whose folders are the picture's."""
         name = comparable(image.name)
-        entries = self._pictures.get(name) or self._decoded.get(name, [])
-        if len(_distinct(entries)) > 1:
+        # an entry may be there twice, word for word
+        of_name = self._pictures.get(name) or self._decoded.get(name, [])
+        entries = list({as_key(entry.id): entry for entry in of_name}.values())
+        if len(entries) > 1:
             parts = image.absolute().parts
             entries = [e for e in entries if parts[-len(_parts(e.file_name)) :] == _parts(e.file_name)] or entries
-        distinct = _distinct(entries)
-        if len(distinct) > 1:
-            names = " and ".join(repr(str(entry.file_name)) for entry in distinct[:2])
+        if len(entries) > 1:
+            names = " and ".join(repr(str(entry.file_name)) for entry in entries[:2])
             fix = "rename one of them, in it and on the disk"
+            if entries[0].file_name == entries[1].file_name:
+                names = " and ".join(f"id {entry.id!r:.40}" for entry in entries[:2])
+                fix = "list it once, and give all its annotations that id"
             raise UserError(f"{self.path} has several pictures {image.name} ({names}); {fix}")
-        return entries
+        return entries[0] if entries else None
 
     def _stored_size(self, picture: _Picture, image: Path, size: Size) -> Size:
         """The (height, width) of a picture that the file states; some tools leave it out, and it is `size` then."""
@@ -229,11 +230,6 @@ class CocoFile(MaskSource):
         return self._category_names[key]
 
 
-def _distinct(pictures: Sequence[_Picture]) -> List[_Picture]:
-    """One of the entries for each file, by its name with folders and its size."""
-    return list({(picture.file_name, picture.height, picture.width): picture for picture in pictures}.values())
-
-
 def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, str]:
     """The mask of a COCO annotation, all its polygons, or run lengths; and why it has no pixel, if it has none."""
     if isinstance(segmentation, dict):
@@ -241,7 +237,7 @@ def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, str]:
     if not isinstance(segmentation, list):
         raise ValueError("it is neither polygons nor run lengths")
     # some tools write one polygon without the list around it
-    polygons = [segmentation] if isinstance(segmentation[0], (int, float, str)) else segmentation
+    polygons = [segmentation] if isinstance(segmentation[0], (int, float)) else segmentation
     outlines = []
     for polygon in polygons:
         coordinates = annotation_shapes.numbers(polygon)

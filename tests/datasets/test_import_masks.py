@@ -445,15 +445,34 @@ def test_two_categories_of_one_folder(tmp_path, run_main):
     assert "'cow'; it has: goat, sheep" in err
 
 
-def test_coco_with_nothing_but_crowds_says_so(tmp_path, run_main):
+def crowd_flags(tmp_path, crowds):
+    """A farm whose one picture shows a sheep on the left and one on the right, with these values of iscrowd."""
     photos = tmp_path / "farm"
     save_photo(photos / "photo.jpg")
     document = coco(SIZE, [plain_rle(LEFT), plain_rle(RIGHT)])
-    for annotation in document["annotations"]:
-        annotation["iscrowd"] = 1
+    for annotation, crowd in zip(document["annotations"], crowds):
+        annotation["iscrowd"] = crowd
     (tmp_path / "all.json").write_text(json.dumps(document))
-    flags = ("--a", photos, "--b", photos, "--a-masks", tmp_path / "all.json", "--b-masks", tmp_path / "all.json")
-    assert "left out: 2 crowds" in refuse_import(run_main, tmp_path / "out" / "set", *flags)
+    flags = ["--a", photos, "--b", photos, "--a-masks", tmp_path / "all.json", "--b-masks", tmp_path / "all.json"]
+    return [*flags, "--holdout", 0]
+
+
+@pytest.mark.parametrize(
+    ("crowds", "option", "masks", "words"),
+    [
+        ((1, 1), (), [LEFT, RIGHT], "all annotations are marked as crowds (iscrowd), as some tools do: taken"),
+        ((0, 1), (), [LEFT], "left out: 1 crowds (iscrowd; if they are single instances, --crowds takes them)"),
+        ((0, "1"), (), [LEFT], "left out: 1 crowds"),
+        (("0", 1), ("--crowds",), [LEFT, RIGHT], ""),
+        (("0", "false"), (), [LEFT, RIGHT], ""),
+    ],
+)
+def test_crowds_are_instances_where_there_is_nothing_else_or_on_demand(
+    tmp_path, run_main, crowds, option, masks, words
+):
+    out, _ = run_import(run_main, tmp_path / "set", *crowd_flags(tmp_path, crowds), *option)
+    assert words in out and ("iscrowd" in out) == bool(words)
+    assert_masks(tmp_path / "set" / "trainA_seg", "photo", masks)
 
 
 def test_coco_of_more_pictures_than_there_are_says_so(tmp_path, run_main):
@@ -480,12 +499,12 @@ def test_labelme_beside_the_pictures_and_other_kinds_of_picture(tmp_path, run_ma
         for name, mask in (("one", LEFT), ("two", RIGHT), ("three", SMALL), ("four", LEFT)):
             (folder / f"{name}.json").write_text(json.dumps(labelme(SIZE, [labelme_mask(mask)])))
     out, err = run_import(run_main, tmp_path / "set", "--a", tmp_path / "a", "--b", tmp_path / "b", "--holdout", 0)
-    assert err == "" and files(tmp_path / "set" / "trainA") == ["one.JPG", "three.png", "two.png"]
+    assert err == "" and files(tmp_path / "set" / "trainA") == ["four.png", "one.JPG", "three.png", "two.png"]
     assert (tmp_path / "set/trainA/one.JPG").read_bytes() == (tmp_path / "a/one.JPG").read_bytes()
-    for name, source in (("two", "two.webp"), ("three", "three.bmp")):
+    for name, source in (("two", "two.webp"), ("three", "three.bmp"), ("four", "four.tiff")):
         with Image.open(tmp_path / "a" / source) as one, Image.open(tmp_path / f"set/trainA/{name}.png") as other:
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-    for name, mask in (("one", LEFT), ("two", RIGHT), ("three", SMALL)):
+    for name, mask in (("one", LEFT), ("two", RIGHT), ("three", SMALL), ("four", LEFT)):
         assert_masks(tmp_path / "set" / "trainA_seg", name, [mask])
     assert_good(tmp_path / "set")
 

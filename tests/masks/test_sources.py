@@ -440,7 +440,7 @@ def test_a_polygon_without_a_list_around_it(tmp_path, photo):
 
 def test_a_rectangle_of_four_points():
     corners = np.array([[2.0, 3.0], [12.0, 3.0], [12.0, 9.0], [2.0, 9.0]])
-    mask = annotation_shapes.rectangle_mask(corners, (20, 20))
+    mask = annotation_shapes.polygon_mask(annotation_shapes.rectangle(corners), (20, 20))
     np.testing.assert_array_equal(mask, rectangle((20, 20), 3, 2, 9, 12))
 
 
@@ -498,7 +498,8 @@ def test_rectangles_are_cut_off_at_the_borders(top, left, bottom, right):
     rows, columns = np.arange(30)[:, None] + 0.5, np.arange(44)[None, :] + 0.5
     expected = (rows > top) & (rows < bottom) & (columns > left) & (columns < right)
     for corners in ([(left, top), (right, bottom)], [(right, top), (left, bottom)]):
-        np.testing.assert_array_equal(annotation_shapes.rectangle_mask(np.array(corners, float), SIZE), expected)
+        mask = annotation_shapes.polygon_mask(annotation_shapes.rectangle(np.array(corners, float)), SIZE)
+        np.testing.assert_array_equal(mask, expected)
 
 
 @pytest.mark.parametrize(("y", "x", "radius"), [(15, 20, 9), (0, 0, 14), (28, 43, 12), (15, 60, 25), (-40, 20, 60)])

@@ -160,7 +160,7 @@ def test_a_vacated_region_trains_the_picture_alone(counts):
     x, _, y, b, membership = draw(counts)
     a = -np.ones_like(b)
     a[:, :, 1:4, :2] = 1
-    # new masks that cover a tenth, so that widened they do not cover everything
+    # new masks that cover a tenth, since those that cover half of a pixel have it
     b = 0.1 * (b + 1) - 1
     inputs = variables(x, a, y, b, need_grad=True)
     loss = vacated_region_loss(*inputs, *variables(membership))

@@ -701,7 +701,10 @@ def context_loss(x, a, y, b, owners):
 
 def composed(x, a, y, b, owners):
     """What G painted where the masks are, and the picture elsewhere."""
-    weights = [widened(np.clip(cover(a, owners, i) + cover(b, owners, i), 0, 1)) for i in range(len(x))]
+    weights = [
+        np.maximum(np.clip(cover(a, owners, i) + cover(b, owners, i), 0, 1), widened(cover(a, owners, i)) / 2)
+        for i in range(len(x))
+    ]
     return np.stack([w * painted + (1 - w) * picture for w, painted, picture in zip(weights, y, x)])
 
 
@@ -709,8 +712,9 @@ def vacated_loss(x, a, y, b, owners):
     """Pixel by pixel: what surrounds an old mask is the mean over a square, of growing size, of what is outside."""
     total = 0.0
     for i in range(len(x)):
-        before, after = widened(cover(a, owners, i)), widened(cover(b, owners, i))
-        for row, column in zip(*np.nonzero(before)):
+        old, new = cover(a, owners, i), cover(b, owners, i)
+        before = widened(old)
+        for row, column in zip(*np.nonzero(old)):
             reach = 1
             while True:
                 square = np.s_[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
@@ -719,7 +723,8 @@ def vacated_loss(x, a, y, b, owners):
                     break
                 reach *= 2
             surroundings = x[i][:, square[0], square[1]][:, outside].mean(axis=1)
-            total += (1 - after[row, column]) * np.abs(y[i, :, row, column] - surroundings).sum()
+            weight = old[row, column] * max(1 - 2 * new[row, column], 0)
+            total += weight * np.abs(y[i, :, row, column] - surroundings).sum()
     return total / x.size
 
 

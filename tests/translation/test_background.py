@@ -54,7 +54,8 @@ def in_passes(picture, masks):
         old = masks[start : start + 2]
         painted, new = bare.translate(picture, old)
         covered = np.clip(((old + 1) / 2 + (new + 1) / 2).sum(axis=0), 0, 1)
-        w = maximum_filter(covered, 3, mode="constant")
+        edge = maximum_filter(np.clip(((old + 1) / 2).sum(axis=0), 0, 1), 3, mode="constant") / 2
+        w = np.maximum(covered, edge)
         picture = picture + w * (painted - picture)
         new_masks.extend(new)
     return picture, np.array(new_masks)

@@ -8,8 +8,10 @@ import gc
 import io
 import json
 import os
+import pty
 import random
 import resource
+import select
 import shlex
 import shutil
 import signal
@@ -30,7 +32,7 @@ from common.errors import UserError
 from data.loader import DataIterator
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers import ROOT
-from tests.helpers.hangups import REPORT, report_hangups
+from tests.helpers.handled_signals import REPORT, report_handling
 from tests.helpers.scripts import DEADLINE
 from tests.helpers.slow_disk import hold_first_checkpoint
 from training import checkpoint
@@ -296,9 +298,9 @@ def has_text(path):
     return path.exists() and path.read_text() != ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, start_script, data, tmp_path, number):
-    """SIGINT comes in one of the first iterations, SIGTERM while a checkpoint is being written.
+    """SIGINT comes in one of the first iterations, the others while a checkpoint is being written.
 
     The run cannot end before: its first checkpoint is held until the signal has been received.
     """
@@ -315,19 +317,59 @@ def test_a_signal_ends_the_iteration_saves_and_tells_how_to_go_on(whole, start_s
     assert f"stopped after iteration {stopped_after}" in done.stdout and stopped_after < LAST
     words = shlex.split(done.stdout.strip().splitlines()[-1].partition("go on with: ")[2])
     assert words[:2] == ["python", "train.py"]
-    if number == signal.SIGTERM:
-        # what follows is the same for both
+    if number != signal.SIGINT:
+        # what follows is the same for all
         return
     last = start_script(*words[1:]).finish()
     assert last.returncode == 0, last.stderr
     assert contents(folder) == contents(whole)
 
 
+def ignore_hangups():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(start_script, data, tmp_path):
+    """As under nohup."""
+    folder = tmp_path / "run"
+    process = start_script("train.py", *arguments(data, folder), prepare=ignore_hangups)
+    process.wait_for(lambda: has_text(folder / "Training_time.timer.txt"))
+    process.send_signal(signal.SIGHUP)
+    done = process.finish()
+    assert done.returncode == 0 and "once more" not in done.stderr
+
+
+def test_a_run_whose_terminal_closes_saves(data, tmp_path):
+    """The bar can no longer be written, and SIGHUP arrives."""
+    folder = tmp_path / "run"
+    process, terminal = pty.fork()
+    if not process:
+        endless = ["--max-epoch", 10**6, "--save-interval", 10**6]
+        words = [sys.executable, ROOT / "train.py", *arguments(data, folder, *endless)]
+        os.execv(sys.executable, list(map(str, words)))
+    timer = folder / "Training_time.timer.txt"
+    deadline = time.time() + DEADLINE
+    # the terminal must be read, or the run stops when it is full
+    while not has_text(timer):
+        assert time.time() < deadline
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    ended, status = 0, 0
+    while not ended and time.time() < deadline:
+        time.sleep(0.1)
+        ended, status = os.waitpid(process, os.WNOHANG)
+    if not ended:
+        os.kill(process, signal.SIGKILL)
+    assert ended and os.WEXITSTATUS(status) == 128 + signal.SIGHUP
+    assert checkpoint.load_newest(folder)[2]["iteration"] > 0
+
+
 def wait_for_long_call(process):
-    """Wait until a SIGHUP has not been handled for a second; it is handled at the end of the call that is running."""
+    """Wait until a SIGUSR1 has not been handled for a second; it is handled at the end of the call that is running."""
     while True:
         handled = process.errors.count(REPORT)
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGUSR1)
         time.sleep(1)
         if process.errors.count(REPORT) == handled:
             return handled
@@ -336,11 +378,11 @@ def wait_for_long_call(process):
 def test_a_second_signal_ends_at_once(start_script, data, tmp_path):
     """Both signals come within one call into NNabla: calls take about half a minute here.
 
-    Python would handle them only after the call, and a pending SIGHUP before them.
+    Python would handle them only after the call, and a pending SIGUSR1 before SIGTERM.
     """
     folder = tmp_path / "run"
     size = "--fineSizeH 400 --loadSizeH 400 --fineSizeW 400 --loadSizeW 400 --ngf 16 --cpu-kernels nnabla".split()
-    process = start_script("train.py", *arguments(data, folder, *size), prepare=report_hangups)
+    process = start_script("train.py", *arguments(data, folder, *size), prepare=report_handling)
     process.wait_for(lambda: f"0/{LAST}" in process.errors)
     handled = wait_for_long_call(process)
     process.send_signal(signal.SIGINT)
@@ -350,6 +392,16 @@ def test_a_second_signal_ends_at_once(start_script, data, tmp_path):
     assert done.returncode == 128 + signal.SIGTERM
     assert done.stderr.count(REPORT) == handled, "the signals waited for the end of a call"
     assert checkpoint.find(folder) == []
+
+
+def test_curves_that_cannot_be_drawn_end_no_training(run_main, monkeypatch, data, tmp_path):
+    def fail(folder):
+        raise ValueError("no backend")
+
+    monkeypatch.setattr(train, "draw_curves", fail)
+    code, out, err = run_main(train, *arguments(data, tmp_path / "run"))
+    assert code == 0 and "the curves loss_*.png are not drawn: no backend" in out + err
+    assert checkpoint.load_newest(tmp_path / "run")[2]["iteration"] == LAST
 
 
 # --- one run a folder -------------------------------------------------------------------------------------------------

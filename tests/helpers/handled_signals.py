@@ -7,16 +7,16 @@ import os
 import signal
 from types import FrameType
 
-REPORT = "SIGHUP is handled"
+REPORT = "SIGUSR1 is handled"
 
 
-def report_hangups() -> None:
-    """Write REPORT to standard error whenever Python handles a SIGHUP in this process.
+def report_handling() -> None:
+    """Write REPORT to standard error whenever Python handles a SIGUSR1 in this process.
 
     Python runs handlers in the main thread, between two calls into compiled code, in the order of the signals' numbers:
-    that of SIGHUP, number 1, before all others.
+    that of SIGUSR1 before SIGTERM.
     """
-    signal.signal(signal.SIGHUP, _report)
+    signal.signal(signal.SIGUSR1, _report)
 
 
 def _report(number: int, frame: FrameType | None) -> None:

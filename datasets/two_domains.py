@@ -8,13 +8,14 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Set, Tuple
 
 import numpy as np
 
 from common.errors import UserError, collected, printable
 from common.progress import in_parallel
 from data import pictures
+from data.checks import tiny, tiny_pixels
 from data.items import comparable, is_text
 from masks.mask_source import Instance, MaskSource, counted
 
@@ -38,7 +39,7 @@ NO_LIMITS = Limits()
 class Outcome:
     """The result for one picture: the number of `masks` written (none: the picture neither), of instances left out as
     too `small` or `beyond` the largest, and the reason for each that is `lost` for want of a pixel; or the `problem`
-    for which the picture cannot be used."""
+    for which the picture cannot be used. Of the masks, `tiny` have fewer pixels than `tiny_pixels`."""
 
     name: str
     masks: int = 0
@@ -46,6 +47,8 @@ class Outcome:
     beyond: int = 0
     problem: str = ""
     lost: Sequence[str] = ()
+    tiny: int = 0
+    tiny_pixels: int = 0
 
 
 @dataclass
@@ -56,10 +59,10 @@ class Made:
     outcomes: Dict[str, List[Outcome]] = field(default_factory=dict)
 
     def left_out(self) -> List[str]:
-        """Descriptions of what was left out, a line for each domain."""
+        """Descriptions of what was left out, a line for each domain and cause."""
         lines = []
         for domain in "AB":
-            outcomes = [o for folder, of_folder in self.outcomes.items() if folder[-1] == domain for o in of_folder]
+            outcomes = self._of(domain)
             number_bare = sum(not o.masks and not o.problem for o in outcomes)
             parts = [
                 _count(number_bare, "picture without an instance that is kept"),
@@ -71,6 +74,23 @@ class Made:
                 lines.append(f"left out of {domain}: {', '.join(filter(None, parts))}")
             lines += [f"left out of {domain}: {line}" for line in counted(r for o in outcomes for r in o.lost)]
         return lines
+
+    def crumbs(self) -> List[str]:
+        """A line for each domain most of whose instances are tiny, which may be the edges of others."""
+        lines = []
+        for domain in "AB":
+            outcomes = self._of(domain)
+            number = sum(o.masks for o in outcomes)
+            if sum(o.tiny for o in outcomes) > number / 2:
+                limit = max(o.tiny_pixels for o in outcomes)
+                lines.append(
+                    f"warning: {number} instances in {domain}, most of fewer than {limit} pixels: look at some; where "
+                    "they are edges of others, draw without anti-aliasing, or give --min-area"
+                )
+        return lines
+
+    def _of(self, domain: str) -> List[Outcome]:
+        return [o for folder, of_folder in self.outcomes.items() if folder[-1] == domain for o in of_folder]
 
 
 def _count(number: int, description: str) -> str:
@@ -134,8 +154,10 @@ def _write_picture(image: Path, source: MaskSource, category: str | None, target
     if not is_text(image.name):
         raise UserError(f"{image}: its name is not valid UTF-8; rename it")
     lost: List[str] = []
-    instances = source.instances(image, pictures.size_of(image), category, lost)
-    masks, small, beyond = encoded(instances, limits)
+    areas: List[int] = []
+    size = pictures.size_of(image)
+    instances = source.instances(image, size, category, lost)
+    masks, small, beyond = encoded(_noting_areas(instances, areas), limits)
     if masks:
         # decoded even if it is copied, to find one that is cut short here and not in training
         pictures.open_picture(image)
@@ -145,7 +167,17 @@ def _write_picture(image: Path, source: MaskSource, category: str | None, target
             pictures.write_png(target / f"{image.stem}.png", pictures.read_picture(image))
     for number, mask in enumerate(masks):
         (_masks_of(target) / f"{image.stem}_{number}.png").write_bytes(mask)
-    return Outcome(image.name, len(masks), small, beyond, lost=lost)
+    number_tiny = sum(area >= limits.min_area * size[0] * size[1] and tiny(area, size[0] * size[1]) for area in areas)
+    return Outcome(
+        image.name, len(masks), small, beyond, lost=lost, tiny=number_tiny, tiny_pixels=tiny_pixels(size[0] * size[1])
+    )
+
+
+def _noting_areas(instances: Iterable[Instance], areas: List[int]) -> Iterator[Instance]:
+    """The instances; the number of pixels of each is appended to `areas`."""
+    for instance in instances:
+        areas.append(int(np.count_nonzero(instance.mask)))
+        yield instance
 
 
 def encoded(instances: Iterable[Instance], limits: Limits) -> Tuple[List[bytes], int, int]:
@@ -255,6 +287,6 @@ def print_summary(save_root: str | Path, first: str, second: str, made: Made) ->
             folder = f"{phase}{domain}"
             if folder in made.counts:
                 print(f"  {phase}{domain:4} {made.counts[folder]:5} pictures, {made.counts[f'{folder}_seg']:5} masks")
-    for line in made.left_out():
+    for line in (*made.left_out(), *made.crumbs()):
         print(f"  {line}")
     print(f"next: python train.py --dataroot {shlex.quote(str(save_root))}")

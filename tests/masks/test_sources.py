@@ -21,6 +21,7 @@ from data.instances import iou
 from masks import annotation_shapes
 from masks.coco import CocoFile
 from masks.labelme import LabelmeFiles
+from masks.mask_source import counted
 from masks.sources import open_source
 from tests.helpers.annotation_files import (
     circle_points,
@@ -686,3 +687,149 @@ def test_files_that_are_too_large_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("masks.annotation_files.MOST_BYTES", 100)
     with pytest.raises(UserError, match="too large"):
         open_source(write_json(tmp_path / "a.json", COCO))
+
+
+# --- what people bring ------------------------------------------------------------------------------------------------
+
+SQUARE = [2.0, 3.0, 12.0, 3.0, 12.0, 9.0, 2.0, 9.0]
+SQUARE_MASK = rectangle(SIZE, 3, 2, 9, 12)
+
+
+def lost_of(source, photo, category=None):
+    """The masks of a picture, and the reason for each instance that is lost."""
+    lost = []
+    masks = [instance.mask for instance in source.instances(photo, SIZE, category, lost)]
+    return masks, lost
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ([[2.0, 3.0, 10.0, 6.0]], "three points or more"),
+        ([[]], "three points or more"),
+        ([[value / 44 for value in SQUARE]], "between 0 and 1, not in pixels"),
+        ([[0.0, 0.0, 1.0, 0.0, 1.0, 0.9, 0.0, 0.9]], "between 0 and 1, not in pixels"),
+        ([[value + 100 for value in SQUARE]], "encloses no pixel of the picture"),
+        ([[5.0, 5.0, 5.0, 9.0, 5.0, 7.0]], "encloses no pixel of the picture"),
+        ({"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}, "run lengths mark no pixel"),
+    ],
+)
+def test_coco_counts_instances_without_a_pixel_and_says_why(tmp_path, photo, segmentation, reason):
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE], segmentation, segmentation])))
+    masks, lost = lost_of(source, photo)
+    assert_same(masks, [SQUARE_MASK])
+    assert len(lost) == 2 and all(reason in text for text in lost)
+    (line,) = counted(lost)
+    assert line.startswith("2 instances without a pixel: ")
+
+
+def test_coco_reads_a_polygon_of_pairs(tmp_path, photo):
+    pairs = [SQUARE[i : i + 2] for i in range(0, len(SQUARE), 2)]
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [pairs])))
+    assert_same(lost_of(source, photo)[0], [SQUARE_MASK])
+    # a pixel in the corner has coordinates of 0 and 1
+    corner = [[0, 0, 1, 0, 1, 1, 0, 1]]
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [corner])))
+    assert_same(lost_of(source, photo)[0], [rectangle(SIZE, 0, 0, 1, 1)])
+
+
+@pytest.mark.parametrize(("identifier", "reference"), [(7, "7"), ("7", 7), (7, 7.0), ("7", "7"), ("a7", "a7")])
+def test_coco_ids_may_be_text(tmp_path, photo, identifier, reference):
+    document = coco(SIZE, [[SQUARE]], categories=("sheep",))
+    document["images"][0]["id"] = document["categories"][0]["id"] = identifier
+    document["annotations"][0]["image_id"] = document["annotations"][0]["category_id"] = reference
+    source = open_source(write_json(tmp_path / "a.json", document))
+    assert [instance.category for instance in source.instances(photo, SIZE)] == ["sheep"]
+    assert source.remarks(None) == []
+
+
+@pytest.mark.parametrize(("kind", "key"), [("image", "images"), ("category", "categories")])
+def test_coco_refuses_an_id_that_is_used_twice(tmp_path, kind, key):
+    document = coco(SIZE, [[SQUARE]])
+    document[key].append({**document[key][0], "file_name" if kind == "image" else "name": "other.jpg"})
+    with pytest.raises(UserError, match=f"the {kind} id [17] is used twice"):
+        open_source(write_json(tmp_path / "a.json", document))
+    # the same entry twice says nothing else
+    document[key][1] = dict(document[key][0])
+    source = open_source(write_json(tmp_path / "a.json", document))
+    assert len(list(source.instances(write_picture(tmp_path / "photo.jpg"), SIZE))) == 1
+
+
+def test_coco_says_what_belongs_to_no_picture(tmp_path):
+    document = coco(SIZE, [[SQUARE], [SQUARE]], categories=("sheep", "goat"))
+    document["annotations"][1]["image_id"] = 99
+    source = open_source(write_json(tmp_path / "a.json", document))
+    (remark,) = source.remarks(None)
+    assert remark == "annotations that are left out: 1 whose image_id is of none of its pictures"
+    assert source.remarks("sheep") == [] and source.remarks("goat") == [remark]
+
+
+def test_coco_of_lvis_has_addresses(tmp_path, photo):
+    document = coco(SIZE, [[SQUARE]])
+    document["images"][0] = {"id": 7, "coco_url": "http://example.org/val/photo.jpg", "height": 30, "width": 44}
+    assert_same(lost_of(open_source(write_json(tmp_path / "a.json", document)), photo)[0], [SQUARE_MASK])
+
+
+def test_coco_finds_names_that_are_percent_encoded(tmp_path):
+    photo = write_picture(tmp_path / "my photo é.jpg")
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE]], "my%20photo%20%C3%A9.jpg")))
+    assert_same(lost_of(source, photo)[0], [SQUARE_MASK])
+    assert source.beyond([photo]) == ""
+    # a name that is there as it is comes first
+    literal = write_picture(tmp_path / "100%25.jpg")
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE]], "100%25.jpg")))
+    assert_same(lost_of(source, literal)[0], [SQUARE_MASK])
+
+
+def test_only_annotations_of_the_category_are_decoded(tmp_path, photo):
+    damaged = {"size": [1, 1], "counts": [5]}
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE], damaged], categories=("sheep", "goat"))))
+    assert_same(lost_of(source, photo, "sheep")[0], [SQUARE_MASK])
+    with pytest.raises(UserError, match="run lengths are for another size"):
+        lost_of(source, photo, "goat")
+    corners = np.reshape(SQUARE, (-1, 2))
+    shapes = [labelme_shape("polygon", corners), labelme_shape("ellipse", corners, "ground")]
+    source = open_source(write_json(tmp_path / "photo.json", labelme(SIZE, shapes)))
+    assert_same(lost_of(source, photo, "sheep")[0], [SQUARE_MASK])
+    with pytest.raises(UserError, match="'ellipse', is not known"):
+        lost_of(source, photo, None)
+
+
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", "quadrilateral", "polygon"])
+def test_labelme_shapes_of_four_corners(tmp_path, photo, kind):
+    corners = [(20.3, 5.0), (30.3, 15.0), (20.3, 25.0), (10.3, 15.0)]
+    source = open_source(write_json(tmp_path / "photo.json", labelme(SIZE, [labelme_shape(kind, corners, 3)])))
+    ((instance),) = source.instances(photo, SIZE)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    assert iou(instance.mask, np.abs(x - 20.3) + np.abs(y - 15) <= 10) > 0.95
+    assert instance.category == "3" and source.categories() == ["3"]
+
+
+def test_labelme_counts_shapes_without_area(tmp_path, photo):
+    corners = np.reshape(SQUARE, (-1, 2)).tolist()
+    shapes = [
+        labelme_shape("linestrip", [*corners, corners[0]]),
+        labelme_shape("linestrip", corners),
+        labelme_shape("point", corners[:1]),
+        labelme_shape("polygon", np.array(corners) / 44),
+        labelme_shape("line", corners[:2], "goat"),
+    ]
+    source = open_source(write_json(tmp_path / "photo.json", labelme(SIZE, shapes)))
+    masks, lost = lost_of(source, photo, "sheep")
+    assert_same(masks, [SQUARE_MASK])
+    assert lost[:2] == ["a linestrip has no area", "a point has no area"] and "between 0 and 1" in lost[2]
+    assert source.categories() == ["sheep"] and len(lost) == 3
+
+
+@pytest.mark.parametrize("format", ["masks", "labels", "labelme"])
+def test_names_are_compared_in_one_form(tmp_path, format):
+    """macOS keeps accents apart from their letters; the files of masks may come from elsewhere."""
+    photo = write_picture(tmp_path / "cafe\u0301.jpg")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    if format == "labelme":
+        write_json(masks / "caf\u00e9.json", labelme(SIZE, [labelme_mask(SQUARE_MASK)]))
+    else:
+        name = "caf\u00e9_0.png" if format == "masks" else "caf\u00e9.png"
+        Image.fromarray(SQUARE_MASK.astype(np.uint8) * 255).save(masks / name)
+    assert_same(lost_of(open_source(masks, format), photo)[0], [SQUARE_MASK])

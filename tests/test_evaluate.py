@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import nnabla as nn
@@ -401,6 +402,39 @@ def test_a_domain_alone_can_be_evaluated(run, data, tmp_path):
     assert summary[TRANSLATED] and not summary[REAL]
     code, _, err = run("--phase", "alone", "--direction", "BtoA", out=tmp_path / "other")
     assert code == 2 and "aloneB" in err
+
+
+def test_damaged_weights_in_their_usual_place_only_cost_fid(run, monkeypatch, tmp_path):
+    (tmp_path / "damaged.nnp").write_bytes(b"PK no archive")
+    monkeypatch.setattr(inception, "DEFAULT", tmp_path / "damaged.nnp")
+    code, out, err = run("--direction", "AtoB")
+    assert code == 0 and "FID and KID are left out" in out and "is not NNabla's Inception-v3" in out
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
+    assert "fid" not in summary[TRANSLATED]
+
+
+def test_pictures_with_long_names_are_evaluated_as_others(run, data, tmp_path):
+    """Their cells would have names that no file system takes."""
+    assert run("--direction", "AtoB", out=tmp_path / "short")[0] == 0
+    longer = tmp_path / "data"
+    shutil.copytree(data, longer)
+    names = {f"000{i}": f"000{i}" + "é" * 119 + str(i) for i in range(2)}
+    for old, new in names.items():
+        (longer / "testA" / f"{old}.png").rename(longer / "testA" / f"{new}.png")
+        for mask in (longer / "testA_seg").glob(f"{old}_*.png"):
+            mask.rename(longer / "testA_seg" / mask.name.replace(old, new))
+    truth = (longer / "testA.json").read_text()
+    for old, new in names.items():
+        truth = truth.replace(f'"{old}"', f'"{new}"')
+    (longer / "testA.json").write_text(truth)
+    code, _, err = run("--direction", "AtoB", "--dataroot", longer, out=tmp_path / "long")
+    assert code == 0, err
+    found = [json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("short", "long")]
+    short, long = (metrics["directions"]["AtoB"] for metrics in found)
+    assert {names.get(name, name): values for name, values in short["pictures"].items()} == long["pictures"]
+    # each has cells of its own
+    count = [len(list((tmp_path / out / "pictures" / "AtoB").iterdir())) for out in ("short", "long")]
+    assert count[0] == count[1]
 
 
 def test_a_file_that_is_not_inception_is_named(run, tmp_path):

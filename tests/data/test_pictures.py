@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data import pictures
-from data.items import find_items
+from data.items import EXTENSIONS, find_items, find_pictures, not_taken
 from translation.drawing import colour_masks
 
 HEIGHT, WIDTH = 6, 9
@@ -504,3 +504,44 @@ def test_colour_masks_shows_each_instance_in_another_colour():
     colours = {tuple(c) for c in shown[0, :6].tolist()}
     assert len(colours) == 6 and (0, 0, 0) not in colours
     assert (colour_masks(masks[:0]) == 0).all()
+
+
+@pytest.mark.parametrize("ending", EXTENSIONS)
+def test_all_kinds_of_picture_are_read_in_folders_as_singly(tmp_path, ending):
+    kinds = {".jfif": "JPEG", ".jpg": "JPEG", ".tif": "TIFF"}
+    array = colourful()
+    Image.fromarray(array).save(tmp_path / f"photo{ending.upper()}", format=kinds.get(ending))
+    (item,) = find_pictures(tmp_path, None)
+    assert item.name == "photo" and pictures.read_picture(item.image).shape == array.shape
+    if ending in (".png", ".bmp", ".tif", ".tiff"):
+        np.testing.assert_array_equal(pictures.read_picture(item.image), array)
+    assert not_taken(tmp_path, None) == ""
+
+
+def test_what_is_not_taken_is_named(tmp_path):
+    photos, masks = tmp_path / "photos", tmp_path / "photos_seg"
+    for folder in (photos / "more", masks):
+        folder.mkdir(parents=True)
+    for name in ("a.png", "b.heic", "c.psd", "d.txt", "e.svg", "Thumbs.db", "a.json", ".hidden"):
+        (photos / name).touch()
+    for name in ("a_0.png", "a_1.jpg", "a.png"):
+        (masks / name).touch()
+    assert not_taken(photos, masks) == (
+        f"{photos}: not taken: b.heic, c.psd, d.txt and 1 more (pictures are {', '.join(EXTENSIONS)}); what is in more "
+        f"(give such folders one by one); a.png, a_1.jpg in {masks} (masks are NAME_0.png, NAME_1.png, ...)"
+    )
+    assert not_taken(photos, tmp_path / "nowhere").endswith("what is in more (give such folders one by one)")
+
+
+def test_names_that_look_alike_are_one_name(tmp_path):
+    """macOS keeps accents apart from their letters; masks may have been made elsewhere."""
+    photos, masks = tmp_path / "photos", tmp_path / "photos_seg"
+    for folder in (photos, masks):
+        folder.mkdir()
+    (photos / "cafe\u0301.png").touch()
+    (masks / "caf\u00e9_0.png").touch()
+    (item,) = find_pictures(photos, masks)
+    assert list(item.masks) == [0]
+    (photos / "caf\u00e9.jpg").touch()
+    with pytest.raises(UserError, match="share a name"):
+        find_pictures(photos, masks)

@@ -15,6 +15,10 @@ from masks.formats import FORMATS
 from models import BACKGROUNDS, LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
+BACKGROUND_HELP = (
+    "keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of it is what "
+    "the network makes, as in the authors' code"
+)
 
 # A resumed run may not change the model, the data, the losses and their minimization, and the place of its models. It
 # may change how long it trains, and with it the learning rate's course, and the device, which changes rounding only.
@@ -163,8 +167,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         "--background",
         choices=BACKGROUNDS,
         default="keep",
-        help="keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of "
-        "it is what the network makes, as in the authors' code",
+        help=BACKGROUND_HELP,
     )
     add("--pool-size", type=whole(0), default=50, help="earlier translations kept to show to the discriminators")
     add(
@@ -286,8 +289,7 @@ def _add_translation(group: argparse._ArgumentGroup) -> None:
         "--background",
         choices=BACKGROUNDS,
         default=None,
-        help="keep: outside of its instances' old and new masks a picture stays as it was; network: all of it is what "
-        "the network makes, as in the authors' code (default: as trained)",
+        help=f"{BACKGROUND_HELP} (default: as trained)",
     )
 
 

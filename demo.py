@@ -133,7 +133,7 @@ def write_page(folder: Path, text: str) -> None:
     """Write index.html: `text`, held-out pictures in both directions, samples from the training, and the losses."""
     text += (
         " No picture below was used in training, and these are all the held-out pictures, not a selection. The "
-        "background should stay as it is."
+        "background stays as it is."
     )
     sections = []
     for direction, heading in DIRECTIONS.items():

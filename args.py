@@ -16,8 +16,8 @@ from models import BACKGROUNDS, LARGEST_SIDE, Architecture, smallest_size
 
 SIDE = whole(1, LARGEST_SIDE)
 BACKGROUND_HELP = (
-    "keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of it is what "
-    "the network makes, as in the authors' code"
+    "keep: outside of its instances' old and new masks a translated picture stays as it was; network: all of it is "
+    "what the network makes, as in the authors' code"
 )
 
 # A resumed run may not change the model, the data, the losses and their minimization, and the place of its models. It

@@ -125,6 +125,8 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    # ignored where the tests run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if prepare:
         prepare()
     try:

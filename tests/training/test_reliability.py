@@ -346,6 +346,8 @@ def test_a_run_whose_terminal_closes_saves(data, tmp_path):
     if not process:
         endless = ["--max-epoch", 10**6, "--save-interval", 10**6]
         words = [sys.executable, ROOT / "train.py", *arguments(data, folder, *endless)]
+        # ignored where the tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execv(sys.executable, list(map(str, words)))
     timer = folder / "Training_time.timer.txt"
     deadline = time.time() + DEADLINE

@@ -30,6 +30,7 @@ from backend.processes import ALONE, Processes
 from common import files
 from common.interruption import Interruption
 from common.progress import say
+from common.streams import stopping_without_reader
 from data import checks
 from instagan import InstaGAN
 from models import DOMAINS, NETWORKS
@@ -161,6 +162,7 @@ class Run:
         if left <= 0:
             return []
         expected = estimate(self.settings, self.batches.instance_counts(), self.model.run_both)
+        expected.refuse_impossible()
         return expected.lines(left, arrays.on_cpu())
 
     def train(self) -> None:
@@ -172,7 +174,7 @@ class Run:
             UserError: where the training diverged or something cannot be written; the last checkpoint stays.
         """
         try:
-            with self.interruption:
+            with self.interruption, stopping_without_reader():
                 self.iterate()
                 self.finish()
         except Diverged as error:
@@ -281,8 +283,9 @@ def event_file(folder: Path) -> EventFile:
     """
     try:
         from training.tensorboard import EventFile
-    except ImportError:
-        raise UserError("--tensorboard needs tensorboardX; pip install -r requirements-tensorboard.txt") from None
+    except Exception as error:  # with another protobuf than it wants, tensorboardX raises TypeError
+        fix = "pip install -r requirements-tensorboard.txt"
+        raise UserError(f"--tensorboard needs tensorboardX, which cannot be loaded ({error}); {fix}") from None
     return EventFile(folder / "tensorboard")
 
 

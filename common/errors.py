@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Callable, Iterator, List, Tuple
@@ -83,9 +83,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         code = 128 + 13
     except (Exception, KeyboardInterrupt) as error:
         message, code = _ending(error)
-        if DEBUG in sys.argv:
-            traceback.print_exc()
-        print(printable(f"{Path(sys.argv[0]).name}: {message}"), file=sys.stderr)
+        # nobody may read it
+        with suppress(OSError):
+            if DEBUG in sys.argv:
+                traceback.print_exc()
+            print(printable(f"{Path(sys.argv[0]).name}: {message}"), file=sys.stderr)
     finally:
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
@@ -157,6 +159,9 @@ def _ending(error: BaseException) -> Tuple[str, int]:
             return "interrupted", 130
     if isinstance(error, UserError):
         return f"error: {error}", 2
+    # pathlib's, up to Python 3.12
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+        return f"error: {error}; fix that link, or remove it", 2
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"error: {place}{error.strerror or error}; {_fix(error)}", 2
@@ -181,7 +186,8 @@ def _fix(error: OSError) -> str:
 
 def _discard_unwritable_output() -> None:
     """Drop output that cannot be written; otherwise Python tries again at exit and prints a second error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

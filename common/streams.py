@@ -7,9 +7,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import stat
 import sys
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 _NAMES = ("stdin", "stdout", "stderr")
 
@@ -40,9 +42,28 @@ def outlive_terminal() -> None:
         # a notebook, and pytest, put objects of their own there
         if isinstance(stream, io.TextIOWrapper) and stream.isatty():
             stream.flush()
-            raw = _Terminal(stream.fileno(), "w", closefd=False)
-            options = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": True}
-            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), **options))
+            setattr(sys, name, _text_stream(_Terminal(stream.fileno(), "w", closefd=False), stream))
+
+
+@contextmanager
+def stopping_without_reader() -> Iterator[None]:
+    """Within the block, a pipe whose reader has gone raises no error: the process gets a SIGHUP, and what is printed is
+    dropped.
+
+    So a training stops with a checkpoint where `| tee log` or a pager ends, as it does where a connection closes.
+    """
+    before = {name: getattr(sys, name) for name in _NAMES[1:]}
+    for name, stream in before.items():
+        # pytest's is of a subclass that has no number; Windows has no SIGHUP
+        if type(stream) is io.TextIOWrapper and _is_pipe(stream.fileno()) and hasattr(signal, "SIGHUP"):
+            stream.flush()
+            setattr(sys, name, _text_stream(_Pipe(stream.fileno(), "w", closefd=False), stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
 
 
 def leave_pipes() -> None:
@@ -52,6 +73,16 @@ def leave_pipes() -> None:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+def _is_pipe(number: int) -> bool:
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _text_stream(raw: io.FileIO, like: io.TextIOWrapper) -> io.TextIOWrapper:
+    """A stream of text on `raw`, written at each line, with the encoding of another."""
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=like.encoding, errors=like.errors, line_buffering=True)
 
 
 class _Terminal(io.FileIO):
@@ -64,4 +95,20 @@ class _Terminal(io.FileIO):
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
+            return len(data)
+
+
+class _Pipe(io.FileIO):
+    """A pipe as a raw stream; once its reader is gone, what is written is dropped, and the process told once."""
+
+    _has_reader = True
+
+    def write(self, data: Any) -> int:
+        """As `FileIO.write`."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            if self._has_reader:
+                self._has_reader = False
+                os.kill(os.getpid(), signal.SIGHUP)
             return len(data)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import io
 from array import array
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import pycocotools.mask
@@ -66,18 +66,34 @@ def polygon_mask(corners: np.ndarray, size: Size) -> np.ndarray:
     return mask
 
 
-def outline_mask(polygons: Sequence[np.ndarray], size: Size) -> Tuple[np.ndarray, str]:
-    """The pixels inside any of the polygons (N, 2) of an instance; and why there are none, an empty string if there
-    are."""
+def outline_mask(polygons: Sequence[np.ndarray], size: Size) -> Tuple[np.ndarray, List[str]]:
+    """The pixels inside any of the polygons (N, 2) of an instance; and why some of them add none, each reason once.
+
+    That a polygon is too thin for a pixel is told only where that leaves nothing of the instance.
+    """
     mask = np.zeros(size, bool)
-    if all(len(corners) < 3 for corners in polygons):
-        return mask, "an outline needs three points or more (four numbers may be a box: draw its four corners)"
-    coordinates = np.concatenate(polygons)
-    if ((coordinates >= 0) & (coordinates <= 1)).all() and (coordinates % 1 > 0).any():
-        return mask, "its coordinates are between 0 and 1, not in pixels: multiply them by the picture's sides"
+    flaws = []
     for corners in polygons:
-        mask |= polygon_mask(corners, size)
-    return mask, "" if mask.any() else "its outline encloses no pixel of the picture"
+        flaw = _flaw(corners, size)
+        if flaw:
+            flaws.append(flaw)
+        else:
+            mask |= polygon_mask(corners, size)
+    if not mask.any() and not flaws:
+        flaws.append("its outline encloses no pixel")
+    return mask, list(dict.fromkeys(flaws))
+
+
+def _flaw(corners: np.ndarray, size: Size) -> str:
+    """The reason why a polygon (N, 2) cannot be one in a picture of `size`; an empty string if it can."""
+    if len(corners) < 3:
+        return "an outline needs three points or more (four numbers may be a box: draw its four corners)"
+    # converters round to just below 0 or above 1
+    if (np.abs(corners - 0.5) <= 0.55).all() and (corners % 1 > 0).any():
+        return "its coordinates are between 0 and 1, not in pixels: multiply them by the picture's sides"
+    if (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= size[::-1]).any():
+        return "it lies outside of the picture"
+    return ""
 
 
 def _clipped(corners: np.ndarray, size: Size) -> np.ndarray:

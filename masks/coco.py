@@ -48,7 +48,7 @@ def compact(entry: Dict[str, Any]) -> Any:
 
     COCO has annotations by the million, and they take a fifth of the memory this way. Other objects stay as they are.
     """
-    if "image_id" in entry:
+    if "image_id" in entry and not ("file_name" in entry and "category_id" not in entry):
         segmentation = entry.get("segmentation")
         if isinstance(segmentation, list):
             segmentation = [_packed(polygon) for polygon in segmentation]
@@ -93,8 +93,9 @@ class CocoFile(MaskSource):
         self._check_ids([(picture.id, picture.file_name) for picture in pictures], "image")
         for picture in pictures:
             self._pictures.setdefault(comparable(_base_name(picture.file_name)), []).append(picture)
-        # some tools write my%20photo.jpg for "my photo.jpg"
-        self._decoded = {comparable(unquote(name)): entries for name, entries in self._pictures.items() if "%" in name}
+        self._similar: Dict[str, List[_Picture]] = {}
+        for name, entries_of_name in self._pictures.items():
+            self._similar.setdefault(_similar(name), []).extend(entries_of_name)
         self._annotations: Dict[Any, List[_Annotation]] = {}
         annotations = self._entries(document, "annotations", _Annotation)
         for annotation in annotations:
@@ -106,10 +107,14 @@ class CocoFile(MaskSource):
     def _entries(self, document: Dict[str, Any], key: str, kind: type) -> List[Any]:
         """The list `key` of a document, if all its entries are of this kind."""
         entries = document.get(key)
-        if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
-            field = "a file_name" if kind is _Picture else "an image_id"
+        field = "a file_name" if kind is _Picture else "an image_id"
+        if not isinstance(entries, list):
             problem = f"its {key!r} are not a list of objects with {field}"
             raise UserError(f"{self.path} is not a COCO file: {problem}; fix it")
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, kind):
+                problem = f"its {key!r} are not a list of objects with {field} (entry {number}, from 0)"
+                raise UserError(f"{self.path} is not a COCO file: {problem}; fix it")
         return entries
 
     def _read_categories(self, document: Dict[str, Any]) -> Dict[Any, str]:
@@ -138,6 +143,14 @@ class CocoFile(MaskSource):
         number_bare = sum(not annotation.segmentation for annotation in annotations)
         known = {as_key(picture.id) for pictures in self._pictures.values() for picture in pictures}
         number_orphans = sum(as_key(annotation.image_id) not in known for annotation in annotations)
+        # where all categories are asked for, such an annotation is an error of its picture
+        number_unknown = 0
+        if category is not None:
+            number_unknown = sum(
+                as_key(annotation.category_id) not in self._category_names
+                for of_picture in self._annotations.values()
+                for annotation in of_picture
+            )
         parts = []
         if number_crowds and not self._takes_crowds:
             parts.append(f"{number_crowds} crowds (iscrowd; if they are single instances, --crowds takes them)")
@@ -145,6 +158,8 @@ class CocoFile(MaskSource):
             parts.append(f"{number_bare} without a segmentation")
         if number_orphans:
             parts.append(f"{number_orphans} whose image_id is of none of its pictures")
+        if number_unknown:
+            parts.append(f"{number_unknown} whose category_id is none of its categories'")
         remarks = [f"annotations that are left out: {' and '.join(parts)}"] if parts else []
         if number_crowds and self._takes_crowds and not self._was_asked_for_crowds:
             remarks.append("all annotations are marked as crowds (iscrowd), as some tools do: taken as instances")
@@ -152,9 +167,17 @@ class CocoFile(MaskSource):
 
     def beyond(self, images: Sequence[Path]) -> str:
         """As `MaskSource.beyond`."""
-        there = {comparable(image.name) for image in images}
-        missing = sorted(name for name in self._pictures if not {name, comparable(unquote(name))} & there)
+        missing = self._missing(images)
         return f"{len(missing)} of its {len(self._pictures)} pictures are not there ({missing[0]})" if missing else ""
+
+    def misses_all(self, images: Sequence[Path]) -> bool:
+        """As `MaskSource.misses_all`."""
+        return bool(self._pictures) and len(self._missing(images)) == len(self._pictures)
+
+    def _missing(self, images: Sequence[Path]) -> List[str]:
+        """The names of its pictures that are not among `images`, sorted."""
+        there = {_similar(comparable(image.name)) for image in images}
+        return sorted(name for name in self._pictures if _similar(name) not in there)
 
     def categories(self) -> List[str]:
         """As `MaskSource.categories`."""
@@ -188,17 +211,17 @@ class CocoFile(MaskSource):
         for annotation in self._instances_of([picture], category):
             try:
                 name = self._category(annotation)
-                mask, flaw = _segmentation_mask(annotation.segmentation, stored_size)
+                mask, flaws = _segmentation_mask(annotation.segmentation, stored_size)
             except ValueError as error:
                 where = f"{self.path}: annotation {annotation.id!r:.40} of {image.name} cannot be used"
                 raise UserError(f"{where}: {error}; fix it, or remove it") from None
-            yield Instance(name, upright(mask), flaw)
+            yield Instance(name, upright(mask), flaws)
 
     def _find(self, image: Path) -> _Picture | None:
         """The entry of a picture: the one of its name or, of several, the one whose folders are the picture's."""
         name = comparable(image.name)
         # an entry may be there twice, word for word
-        of_name = self._pictures.get(name) or self._decoded.get(name, [])
+        of_name = self._pictures.get(name) or self._similar.get(_similar(name), [])
         entries = list({as_key(entry.id): entry for entry in of_name}.values())
         if len(entries) > 1:
             parts = image.absolute().parts
@@ -230,10 +253,11 @@ class CocoFile(MaskSource):
         return self._category_names[key]
 
 
-def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, str]:
-    """The mask of a COCO annotation, all its polygons, or run lengths; and why it has no pixel, if it has none."""
+def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, List[str]]:
+    """The mask of a COCO annotation, all its polygons, or run lengths; and why a part has no pixel, if one has none."""
     if isinstance(segmentation, dict):
-        return annotation_shapes.rle_mask(segmentation, size), "its run lengths mark no pixel"
+        mask = annotation_shapes.rle_mask(segmentation, size)
+        return mask, [] if mask.any() else ["its run lengths mark no pixel"]
     if not isinstance(segmentation, list):
         raise ValueError("it is neither polygons nor run lengths")
     # some tools write one polygon without the list around it
@@ -248,6 +272,11 @@ def _segmentation_mask(segmentation: Any, size: Size) -> Tuple[np.ndarray, str]:
         # one polygon as a list of [x, y]
         outlines = [np.concatenate(outlines)]
     return annotation_shapes.outline_mask(outlines, size)
+
+
+def _similar(name: str) -> str:
+    """A name in the form that it shares with those that tools write for it, such as P.JPG or my%20photo."""
+    return comparable(unquote(name)).casefold()
 
 
 def _base_name(file_name: Any) -> str:

@@ -21,10 +21,14 @@ VOID_COLOUR = [224, 224, 192]
 LARGEST_INDEX = 127  # in grey maps whose 255 may be void: these store small numbers
 VOID_WIDTH = 9  # pixels; void outlines are thinner
 BACKGROUND_PART = 0.9  # of the picture's border that a background fills
+SIDES_PART = 0.75  # the same where it touches all four sides
 WHITE_PART = 0.6  # the same where it is white, as no instance is likely to be
 
 EDGES_SAID = "colours at the edges of objects, from anti-aliasing or JPEG, are given to the objects"
 BACKGROUND_SAID = "the value that surrounds everything is taken as background"
+SURROUNDING_SAID = (
+    "a value that surrounds most of the map is taken as an instance; if it is the background, make it 0 (black)"
+)
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,13 @@ def _without_background(path: Path, labelled: LabelMap) -> LabelMap:
     value = values[counts.argmax()]
     part = counts.max() / counts.sum()
     is_white = int(value) == labelled.white
-    if value == 0 or part <= (WHITE_PART if is_white else BACKGROUND_PART) or (labels == value).all():
+    is_around = all((side == value).any() for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]))
+    least = WHITE_PART if is_white else SIDES_PART if is_around else BACKGROUND_PART
+    if value == 0 or (labels == value).all():
         return labelled
+    if part <= least:
+        remarks = (SURROUNDING_SAID,) if part > 0.5 and is_around and labels.all() else ()
+        return replace(labelled, remarks=(*labelled.remarks, *remarks))
     if labels.all():
         remarks = (*labelled.remarks, BACKGROUND_SAID)
         return replace(labelled, labels=np.where(labels == value, 0, labels).astype(labels.dtype), remarks=remarks)

@@ -64,13 +64,12 @@ class LabelmeFiles(MaskSource):
             if category not in (None, label):
                 continue
             try:
-                mask, flaw = _shape_mask(shapes[0], (height, width))
-                for shape in shapes[1:]:
-                    mask |= _shape_mask(shape, (height, width))[0]
+                masks, flaws = zip(*(_shape_mask(shape, (height, width)) for shape in shapes))
             except ValueError as error:
                 where = f"{path}: a shape {label!r:.40} cannot be used"
                 raise UserError(f"{where}: {error}; fix it, or remove it") from None
-            yield Instance(label, upright(mask), flaw)
+            mask = np.logical_or.reduce(masks)
+            yield Instance(label, upright(mask), [flaw for of_shape in flaws for flaw in of_shape])
 
 
 def _read_file(path: Path) -> _Document:
@@ -106,18 +105,18 @@ def _has_no_area(shape: Shape) -> bool:
     return shape.get("shape_type") in NO_AREA and not is_closed
 
 
-def _shape_mask(shape: Shape, size: Size) -> Tuple[np.ndarray, str]:
-    """The mask of a LabelMe shape; and why it has no pixel, if it has none."""
+def _shape_mask(shape: Shape, size: Size) -> Tuple[np.ndarray, List[str]]:
+    """The mask of a LabelMe shape; and why it has no pixel, where that is known."""
     kind = shape.get("shape_type") or "polygon"
     if _has_no_area(shape):
-        return np.zeros(size, bool), f"a {kind} has no area"
+        return np.zeros(size, bool), [f"a {kind} has no area"]
     corners = annotation_shapes.points(shape.get("points"))
     if kind == "mask":
-        return annotation_shapes.png_mask(shape.get("mask"), corners, size), ""
+        return annotation_shapes.png_mask(shape.get("mask"), corners, size), []
     if kind in POLYGONS:
         return annotation_shapes.outline_mask([corners], size)
     if kind == "rectangle":
         return annotation_shapes.outline_mask([annotation_shapes.rectangle(corners)], size)
     if kind == "circle":
-        return annotation_shapes.circle_mask(corners, size), ""
+        return annotation_shapes.circle_mask(corners, size), []
     raise ValueError(f"its kind of shape, {kind!r:.40}, is not known")

@@ -20,12 +20,12 @@ from data.pictures import Size
 class Instance:
     """An instance in a picture: its category ("" if the source has none), and its mask (H, W) bool, upright.
 
-    `flaw` says why the mask has no pixel, where that is known.
+    `flaws` says why the mask, or a part of it, has no pixel, where that is known.
     """
 
     category: str
     mask: np.ndarray
-    flaw: str = ""
+    flaws: Sequence[str] = ()
 
 
 class MaskSource:
@@ -42,18 +42,19 @@ class MaskSource:
         """The instances of the picture file `image`, whose upright (height, width) is `size`, in the source's order.
 
         Only those of `category` (None: of any) are looked at, and each mask is made when it is asked for. Those without
-        any pixel in the picture are left out, and the reason for each is appended to `lost`. A picture unknown to the
-        source has none.
+        any pixel in the picture are left out, and the reason for each, and for each part that is lost of another, is
+        appended to `lost`. A picture unknown to the source has none.
 
         Raises:
             UserError: if masks are damaged, or made for a picture of another size. Masks made for the picture as it was
                 before its EXIF data turned it are turned with it.
         """
         for instance in self._read(Path(image), tuple(size), category):
-            if instance.mask.any():
+            is_empty = not instance.mask.any()
+            if lost is not None:
+                lost += instance.flaws or ["its mask has no pixel in the picture"] * is_empty
+            if not is_empty:
                 yield instance
-            elif lost is not None:
-                lost.append(instance.flaw or "its mask has no pixel in the picture")
 
     def categories(self) -> List[str]:
         """The categories that the source names, sorted."""
@@ -71,6 +72,10 @@ class MaskSource:
         if self.format in ("labels", "labelme") and self.path.is_file() and len(images) > 1:
             fix = "give the folder that has a file for each"
             raise UserError(f"{self.path} is for one picture, but {images[0].parent} has {len(images)}; {fix}")
+
+    def misses_all(self, images: Sequence[Path]) -> bool:
+        """Return whether it is clearly for other pictures than `images`."""
+        return False
 
     def remarks(self, category: str | None) -> List[str]:
         """Descriptions of what is unusual about its annotations of `category` (None: of any), above all of those that
@@ -105,9 +110,9 @@ class MaskSource:
 
 
 def counted(lost: Iterable[str]) -> List[str]:
-    """Lines about instances without a pixel, from the reason for each: one for each reason, the most frequent first."""
+    """Lines about shapes without a pixel, from the reason for each: one for each reason, the most frequent first."""
     return [
-        f"{number} instance{'' if number == 1 else 's'} without a pixel: {reason}"
+        f"{number} shape{'' if number == 1 else 's'} without a pixel: {reason}"
         for reason, number in Counter(lost).most_common()
     ]
 

@@ -9,6 +9,7 @@ from typing import Iterator, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from common.errors import UserError
 from common.progress import say
@@ -98,9 +99,12 @@ def _is_soft_mask(labels: np.ndarray) -> bool:
         return False
     counts = np.bincount(labels.ravel(), minlength=256)
     greys = counts[1:255]
-    # a grey object has most of the grey pixels
-    is_object = greys.max() > 0.5 * greys.sum()
-    return np.count_nonzero(greys) > 8 and counts[255] > 0.7 * counts[1:].sum() and not is_object
+    if np.count_nonzero(greys) <= 8 or counts[255] <= 0.7 * counts[1:].sum():
+        return False
+    # objects in grey are even inside, edges are not
+    is_grey = (labels > 0) & (labels < 255)
+    is_even = maximum_filter(labels, 3) == minimum_filter(labels, 3)
+    return np.count_nonzero(is_grey & is_even) < 0.2 * np.count_nonzero(is_grey)
 
 
 def read_labels(path: Path) -> np.ndarray:

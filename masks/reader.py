@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.progress import say
 from data import checks, pictures
-from data.items import Item, list_files, mask_folder_of
+from data.items import Item, comparable, files_by_stem, list_files, mask_folder_of
 from masks import sources
 
 # x0, y0, x1, y1 in pixels, x1 and y1 excluded
@@ -50,6 +50,8 @@ def find_annotations(options: MaskOptions, image: str | None) -> Path | None:
         paths = [mask_folder_of(Path(image))]
     if len(paths) == 1 and _holds_annotations(paths[0], options.mask_format):
         return paths[0]
+    if len(paths) == 1 and options.mask_format == "auto" and image:
+        _refuse_maps_as_masks(paths[0], Path(image))
     given = {
         "--category": options.category,
         "--crowds": options.crowds,
@@ -68,6 +70,21 @@ def _holds_annotations(path: Path, mask_format: str) -> bool:
     listing = list_files(path, path)
     has_json = any(file.suffix.lower() == ".json" for file in listing.other)
     return not listing.masks and (has_json or bool(listing.images))
+
+
+def _refuse_maps_as_masks(folder: Path, image: Path) -> None:
+    """Raise UserError if a folder of masks seems to hold label maps: NAME.png for a picture NAME without NAME_0.png."""
+    pictures_folder = image if image.is_dir() else image.parent
+    if not folder.is_dir() or folder.resolve() == pictures_folder.resolve():
+        return
+    names = set(list_files(image, None).images) if image.is_dir() else {comparable(image.stem)}
+    listing = list_files(folder, folder)
+    maps = sorted((names & files_by_stem(folder, ".png").keys()) - listing.masks.keys())
+    if maps:
+        raise UserError(
+            f"{folder / maps[0]}.png could be a label map, and the files there be of two formats; give --mask-format: "
+            "masks (NAME_0.png, NAME_1.png, ... for each picture NAME) or labels (one NAME.png)"
+        )
 
 
 def mask_reader(
@@ -90,8 +107,11 @@ def mask_reader(
         return lambda item, picture: ((n, read_mask_file(path, picture)) for n, path in item.masks.items())
     source = sources.open_source(annotations, options.mask_format, options.crowds)
     source.check([item.image for item in items], options.category)
+    images = [item.image for item in items]
     for remark in source.remarks(options.category):
         say(f"{source.path}: {remark}")
+    if source.misses_all(images):
+        say(f"{source.path}: {source.beyond(images)}: see that its file_names are those of the pictures")
     return lambda item, picture: enumerate(
         instance.mask for instance in source.instances(item.image, picture.shape[:2], options.category, lost)
     )

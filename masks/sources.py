@@ -70,6 +70,8 @@ def _format_of_file(path: Path) -> Tuple[str, Any]:
     if path.suffix.lower() != ".json":
         fix = "give a .json file (COCO, LabelMe), a .png label map or a folder"
         raise UserError(f"{path} is not a file of masks; {fix}")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file")
     document = read_document(path, compact)
     if isinstance(document, dict) and "images" in document and "annotations" in document:
         return "coco", document
@@ -81,14 +83,18 @@ def _format_of_file(path: Path) -> Tuple[str, Any]:
 def _format_of_folder(path: Path) -> Tuple[str, Any]:
     """The format of a folder's files, and the content of its COCO file."""
     json_files = list(files_by_stem(path, ".json").values())
+    labels = files_by_stem(path, ".png")
     if len(json_files) == 1:
         # many tools export COCO as a folder with the pictures and one file
-        format, document = _format_of_file(json_files[0])
-        if format == "coco":
-            return format, document
-    if json_files:
+        try:
+            format, document = _format_of_file(json_files[0])
+            return (format, document) if format == "coco" else (format, None)
+        except UserError:
+            # a file about something else may lie beside masks
+            if not labels:
+                raise
+    elif json_files:
         return "labelme", None
-    labels = files_by_stem(path, ".png")
     if not labels:
         raise UserError(f"{path} has no masks: no .png and no .json file; give the folder that has them")
     listing = list_files(path, path)

@@ -16,6 +16,7 @@ import nnabla as nn
 import numpy as np
 
 from backend import arrays, device_memory, kernels, layers, reductions
+from common.errors import UserError
 from data.instances import mini_batches
 from training.graphs import build_discriminator_graph, build_generator_graph
 from training.optimizer import RunAll
@@ -27,6 +28,7 @@ LONG_RUN = 0.1  # seconds after which no larger tensor is tried
 LEAST_SECONDS = 0.1  # of a measurement
 FLOAT_BYTES = 4
 OTHER_BYTES = 150 << 20  # compiled kernels, scratch memory, libraries that are loaded later
+FAR_MORE = 3.0  # times the free memory; estimates are right within a factor of 1.5
 DAY = 24 * 3600  # seconds
 UNITS = ((DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
@@ -42,6 +44,14 @@ class Estimate:
     adds: int
     used: int
     free: Optional[int]
+
+    def refuse_impossible(self) -> None:
+        """Raise UserError where far more memory is needed than is free; the system would end the training."""
+        if self.free is not None and self.adds > FAR_MORE * self.free:
+            raise UserError(
+                f"training needs about {_gigabytes(self.adds)} of memory, and {_gigabytes(self.free)} are free; "
+                "give smaller --fineSizeH and --fineSizeW, --batch-size, --ins-per or --ngf"
+            )
 
     def lines(self, iterations: int, on_cpu: bool) -> List[str]:
         """The estimate for a number of iterations in words, with what to change where it is too much."""

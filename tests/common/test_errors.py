@@ -54,6 +54,7 @@ ENDS = [
     (MemoryError(), 2, "error: there is not enough memory"),
     (RuntimeError("memory error in alloc\nfailed to allocate 5 GB\n"), 2, "error: there is not enough memory"),
     (KeyboardInterrupt(), 130, "interrupted"),
+    (RuntimeError("Symlink loop from 'a'"), 2, "error: Symlink loop from 'a'; fix that link"),
     (KeyError("x"), 1, "unexpected KeyError: 'x'"),
 ]
 
@@ -127,6 +128,12 @@ def test_what_a_message_quotes_cannot_break_the_line_or_the_terminal(run_main):
     _, _, err = run_main(raising(UserError("no file a\nb\x1b[31m\udce9ü.png")))
     assert err == "script.py: error: no file a\\nb\\x1b[31m\\udce9ü.png\n"
     assert printable("ü\t") == "ü\\t"
+
+
+def test_the_exit_code_is_right_where_the_error_cannot_be_written():
+    script = [sys.executable, str(ROOT / "datasets" / "check_dataset.py"), "nowhere"]
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(script, stdout=full, stderr=full, timeout=DEADLINE).returncode == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)

@@ -709,8 +709,10 @@ def lost_of(source, photo, category=None):
         ([[]], "three points or more"),
         ([[value / 44 for value in SQUARE]], "between 0 and 1, not in pixels"),
         ([[0.0, 0.0, 1.0, 0.0, 1.0, 0.9, 0.0, 0.9]], "between 0 and 1, not in pixels"),
-        ([[value + 100 for value in SQUARE]], "encloses no pixel of the picture"),
-        ([[5.0, 5.0, 5.0, 9.0, 5.0, 7.0]], "encloses no pixel of the picture"),
+        # as converters round
+        ([[-0.001, 0.1, 1.0002, 0.1, 1.0002, 0.9, 0.0, 0.9]], "between 0 and 1, not in pixels"),
+        ([[value + 100 for value in SQUARE]], "it lies outside of the picture"),
+        ([[5.0, 5.0, 5.0, 9.0, 5.0, 7.0]], "encloses no pixel"),
         ({"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}, "run lengths mark no pixel"),
     ],
 )
@@ -720,7 +722,71 @@ def test_coco_counts_instances_without_a_pixel_and_says_why(tmp_path, photo, seg
     assert_same(masks, [SQUARE_MASK])
     assert len(lost) == 2 and all(reason in text for text in lost)
     (line,) = counted(lost)
-    assert line.startswith("2 instances without a pixel: ")
+    assert line.startswith("2 shapes without a pixel: ")
+
+
+@pytest.mark.parametrize(
+    ("part", "reasons"),
+    [
+        ([2.0, 3.0, 10.0, 6.0], ["three points or more"]),
+        ([value / 44 for value in SQUARE], ["between 0 and 1"]),
+        ([value + 100 for value in SQUARE], ["outside of the picture"]),
+        # slivers are nothing unusual beside other parts
+        ([5.0, 20.0, 5.0, 24.0, 5.0, 22.0], []),
+    ],
+)
+def test_a_part_of_an_instance_that_is_lost_is_told_too(tmp_path, photo, part, reasons):
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE, part], [part, SQUARE]])))
+    shapes = [labelme_shape("polygon", np.reshape(corners, (-1, 2)), group_id=3) for corners in (SQUARE, part)]
+    beside = open_source(write_json(tmp_path / "photo.json", labelme(SIZE, shapes)))
+    for one, count in ((source, 2), (beside, 1)):
+        masks, lost = lost_of(one, photo)
+        assert_same(masks, count * [SQUARE_MASK])
+        if reasons:
+            assert len(lost) == count and all(reasons[0] in text for text in lost)
+
+
+def test_coco_says_what_is_of_no_category(tmp_path):
+    document = coco(SIZE, [[SQUARE], [SQUARE]], categories=("sheep", "goat"))
+    document["annotations"][1]["category_id"] = "goat"
+    (remark,) = open_source(write_json(tmp_path / "a.json", document)).remarks("goat")
+    assert remark == "annotations that are left out: 1 whose category_id is none of its categories'"
+
+
+def test_coco_says_which_entry_is_none(tmp_path):
+    document = coco(SIZE, [[SQUARE], [SQUARE]])
+    del document["annotations"][1]["image_id"]
+    with pytest.raises(UserError, match="with an image_id \\(entry 1, from 0\\)"):
+        open_source(write_json(tmp_path / "a.json", document))
+    document = coco(SIZE, [[SQUARE]])
+    document["images"][0]["image_id"] = 7
+    source = open_source(write_json(tmp_path / "a.json", document))
+    assert len(list(source.instances(write_picture(tmp_path / "photo.jpg"), SIZE))) == 1
+
+
+def test_coco_for_other_pictures_is_told_from_coco_for_more(tmp_path):
+    photo = write_picture(tmp_path / "photo.jpg")
+    source = open_source(write_json(tmp_path / "a.json", coco(SIZE, [[SQUARE]], "PHOTO.JPG")))
+    assert not source.misses_all([photo]) and len(lost_of(source, photo)[0]) == 1
+    assert source.misses_all([tmp_path / "other.jpg"])
+    assert not source.misses_all([tmp_path / "other.jpg", photo])
+
+
+def test_a_json_about_something_else_may_lie_beside_masks(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(SQUARE_MASK.astype(np.uint8) * 255).save(tmp_path / "masks" / "photo_0.png")
+    write_json(tmp_path / "masks" / "meta.json", {"classes": []})
+    assert open_source(tmp_path / "masks").format == "masks"
+
+
+def test_many_hard_greys_on_white_are_no_soft_mask(tmp_path, photo):
+    labels = np.full(SIZE, 255, np.uint8)
+    for i in range(10):
+        row, column = divmod(i, 5)
+        labels[3 + 14 * row : 11 + 14 * row, 2 + 8 * column : 8 + 8 * column] = 20 + 20 * i
+    Image.fromarray(labels).save(tmp_path / "photo.png")
+    masks, _ = lost_of(open_source(tmp_path / "photo.png", "labels"), photo)
+    assert_same(masks, [labels == 20 + 20 * i for i in range(10)])
 
 
 def test_coco_reads_a_polygon_of_pairs(tmp_path, photo):

@@ -367,6 +367,27 @@ def test_a_run_whose_terminal_closes_saves(data, tmp_path):
     assert checkpoint.load_newest(folder)[2]["iteration"] > 0
 
 
+def test_a_run_whose_output_nobody_reads_any_more_saves(data, tmp_path):
+    """As where `| tee log` is killed."""
+    folder = tmp_path / "run"
+    endless = ["--max-epoch", 10**6, "--save-interval", 10**6]
+    words = [sys.executable, ROOT / "train.py", *arguments(data, folder, *endless)]
+    process = subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=restore_hangups
+    )
+    deadline = time.time() + DEADLINE
+    while not has_text(folder / "Training_time.timer.txt") and time.time() < deadline:
+        os.read(process.stdout.fileno(), 1 << 16)
+    process.stdout.close()
+    assert process.wait(DEADLINE) == 128 + signal.SIGHUP
+    assert checkpoint.load_newest(folder)[2]["iteration"] > 0
+
+
+def restore_hangups():
+    """They are ignored where the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def wait_for_long_call(process):
     """Wait until a SIGUSR1 has not been handled for a second; it is handled at the end of the call that is running."""
     while True:

@@ -864,6 +864,21 @@ def test_wrong_usage_is_refused_in_one_line(translated, data, tmp_path, argument
     assert all(word in message for word in words), message
 
 
+def test_label_maps_are_not_taken_for_masks_of_other_pictures(translated, done, data, tmp_path):
+    """x_1.png may be the mask of x or the map of x_1."""
+    photos, masks = tmp_path / "photos", tmp_path / "photos_seg"
+    for folder in (photos, masks):
+        folder.mkdir()
+    for name in ("x", "x_1"):
+        shutil.copy(data / "testA" / "first.png", photos / f"{name}.png")
+        shutil.copy(data / "testA_seg" / "first_0.png", masks / f"{name}.png")
+    message = refusal(translated, tmp_path, "--image", photos)
+    assert "x_1.png could be a label map" in message and "--mask-format" in message
+    out = done("--image", photos, "--mask-format", "labels", out=tmp_path / "out")
+    assert "2 of 2 pictures translated" in out
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["x_0.png", "x_1_0.png"]
+
+
 def test_the_model_must_be_given_and_be_there(translated, data, tmp_path, run_script):
     assert "nowhere" in refusal(translated, tmp_path, "--dataroot", data, of="nowhere")
     empty = tmp_path / "empty"

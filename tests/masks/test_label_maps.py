@@ -303,6 +303,26 @@ def test_a_white_background_may_be_partly_hidden_and_have_soft_edges(tmp_path):
     assert_objects(read(tmp_path, image), truth)
 
 
+def people(width, count):
+    """A map (60, 80) of 90 with `count` people of a width, who stand on its lower border."""
+    labels = np.full((60, 80), 90, np.uint8)
+    for i in range(count):
+        left = 10 + i * (width + 4)
+        labels[20:, left : left + width] = 150 + 20 * i
+    return labels
+
+
+def test_a_background_may_be_hidden_in_part_by_what_stands_before_it(tmp_path, capsys):
+    labels = people(width=14, count=2)
+    assert_unchanged(read(tmp_path, Image.fromarray(labels)), np.where(labels == 90, 0, labels))
+    assert "taken as background" in capsys.readouterr().out
+    # hidden to a third, it may be an instance, and is told
+    labels = people(width=58, count=1)
+    labels[:25, :10] = 200
+    assert_unchanged(read(tmp_path, Image.fromarray(labels)), labels)
+    assert "is taken as an instance; if it is the background" in capsys.readouterr().out
+
+
 def test_black_objects_on_white_are_asked_about(tmp_path):
     with pytest.raises(UserError, match="is white the background"):
         read(tmp_path, coloured(drawn(discs), [(255, 255, 255), (0, 0, 0), *COLOURS[1:4]]))

@@ -30,7 +30,7 @@ def write_nnp(path: Path, trained: TrainedGenerator) -> None:
     """Write the NNP file of a generator for `trained.masks` masks at `trained.size`.
 
     Its parameters are NNabla's parameters of the scope `trained.network`; all others must have been cleared, since the
-    file holds all that there are.
+    file holds all that there are. The constants of the graph become parameters too.
     """
     # oneDNN's layers are functions of this project, which a file cannot hold
     kernels.configure("nnabla")

@@ -4,7 +4,7 @@
 import { Translator } from "./translator.js";
 
 const COLOURS = ["#ffd400", "#00d0ff", "#ff60d0", "#60ff60"];
-const BRUSH = 0.03; // radius, as a share of the picture's width
+const BRUSH = 0.06; // its width, as a share of the picture's
 
 const element = (id) => document.getElementById(id);
 const before = element("before");
@@ -13,7 +13,7 @@ const after = element("after");
 let translator = null;
 let picture = null; // ImageData
 let masks = []; // a canvas for each instance, opaque inside
-let start = null; // where the pointer went down, in pixels of the picture
+let start = null; // where the pointer went down (of the brush: where it was last), in pixels of the picture
 
 /** Show what an action comes to, or why it fails. */
 async function report(action) {
@@ -87,14 +87,20 @@ function show() {
     context.globalAlpha = 1;
 }
 
-/** Draw what the tool does between where the pointer went down and where it is. */
+/** Draw what the tool does between `start` and where the pointer is. */
 function mark(end) {
     const mask = masks[masks.length - 1];
     const context = mask.getContext("2d");
     context.fillStyle = COLOURS[(masks.length - 1) % COLOURS.length];
     context.beginPath();
     if (element("tool").value === "brush") {
-        context.arc(end.x, end.y, Math.max(1, BRUSH * mask.width), 0, 2 * Math.PI);
+        context.strokeStyle = context.fillStyle;
+        context.lineWidth = Math.max(2, BRUSH * mask.width);
+        context.lineCap = "round";
+        context.moveTo(start.x, start.y);
+        context.lineTo(end.x, end.y);
+        context.stroke();
+        start = end;
     } else {
         context.clearRect(0, 0, mask.width, mask.height);
         const [width, height] = [end.x - start.x, end.y - start.y];

@@ -54,6 +54,13 @@ def site(tmp_path, run_main):
         server.shutdown()
 
 
+def show(browser, address):
+    """Open the page and wait until it has loaded its model."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=900, height=1200, deviceScaleFactor=1, mobile=False)
+    browser.call("Page.navigate", url=address)
+    browser.wait_for("document.getElementById('message')?.textContent.startsWith('AtoB')")
+
+
 def drag(browser, start, end):
     """Drag the mouse over the picture; positions are in its pixels."""
     area = browser.evaluate(
@@ -71,16 +78,37 @@ def pixels(browser, canvas):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
 
 
+def is_marked(browser):
+    """Where a mark is shown, (H, W) bool; the marks are then removed."""
+    marked = pixels(browser, "before")
+    browser.evaluate("document.getElementById('clear').click()")
+    return (marked != pixels(browser, "before")).any(axis=2)
+
+
+def test_tools(site, tmp_path):
+    rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
+    with Browser(tmp_path / "profile") as browser:
+        show(browser, site[1])
+        drag(browser, (10, 12), (50, 32))
+        distance = np.hypot((columns - 30) / 20, (rows - 22) / 10)
+        ellipse = is_marked(browser)
+        browser.evaluate("document.getElementById('tool').value = 'brush'")
+        drag(browser, (10, 32), (50, 32))
+        stroke = is_marked(browser)
+    # pixels on the edge are covered in part
+    assert ellipse[distance < 0.9].all() and not ellipse[distance > 1.15].any()
+    assert stroke[31:33, 10:50].all() and not stroke[:28].any() and not stroke[36:].any()
+
+
 def test_drawn_instances_are_translated(site, tmp_path):
     folder, address = site
     with Browser(tmp_path / "profile") as browser:
-        browser.call("Emulation.setDeviceMetricsOverride", width=900, height=1200, deviceScaleFactor=1, mobile=False)
-        browser.call("Page.navigate", url=address)
-        browser.wait_for("document.getElementById('message')?.textContent.startsWith('AtoB')")
+        show(browser, address)
         picture = pixels(browser, "before")
-        for (left, top), (right, bottom) in (((8, 8), (28, 30)), ((36, 16), (56, 34)), ((20, 40), (40, 60))):
-            browser.evaluate("document.getElementById('tool').value = 'box'")
-            drag(browser, (left, top), (right, bottom))
+        drag(browser, (4, 4), (60, 60))
+        browser.evaluate("document.getElementById('clear').click(); document.getElementById('tool').value = 'box'")
+        for first, last in (((8, 8), (28, 30)), ((36, 16), (56, 34)), ((20, 40), (40, 60))):
+            drag(browser, first, last)
         assert (pixels(browser, "before") != picture).any(), "the marks are shown"
         browser.evaluate("document.getElementById('translate').click()")
         browser.wait_for("document.getElementById('message').textContent.startsWith('translated in')")

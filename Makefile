@@ -44,7 +44,7 @@ test:
 env:
 	@sh make_env.sh $(REQUIREMENTS)
 
-# three files of the package, which has no others that the page needs
+# only the files that the page needs
 browser:
 	mkdir -p $(ORT_FOLDER)
 	cd $(ORT_FOLDER) && npm pack --silent onnxruntime-web@$(ORT_VERSION)

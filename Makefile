@@ -5,6 +5,7 @@
 ## make demo   make a small data set, train on it, translate held-out pictures: demo/index.html
 ## make test   the whole test suite, and the linter
 ## make env    only the Python environment, in .venv
+## make browser  fetch onnxruntime-web (11 MB, with npm) for the page in examples/browser
 ## make clean  remove .venv and demo/
 ##
 ## CONTEXT=cpu or CONTEXT=cudnn chooses where the demo computes (default: auto). With cudnn, demo and env also install
@@ -18,10 +19,14 @@ TEST_ARGS ?=
 # the least that .venv must hold
 REQUIREMENTS = requirements.txt $(if $(filter cudnn,$(CONTEXT)),requirements-cuda.txt)
 
+ORT_VERSION = 1.20.1
+ORT_FOLDER = examples/browser/onnxruntime
+ORT_FILES = ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
+
 # As in make_env.sh: other packages on these paths would hide those of .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help demo test env clean
+.PHONY: help demo test env browser clean
 # demo and test share .venv
 .NOTPARALLEL:
 
@@ -38,6 +43,13 @@ test:
 
 env:
 	@sh make_env.sh $(REQUIREMENTS)
+
+# only the files that the page needs
+browser:
+	mkdir -p $(ORT_FOLDER)
+	cd $(ORT_FOLDER) && npm pack --silent onnxruntime-web@$(ORT_VERSION)
+	cd $(ORT_FOLDER) && tar xzf onnxruntime-web-$(ORT_VERSION).tgz --strip-components=2 $(ORT_FILES:%=package/dist/%)
+	rm $(ORT_FOLDER)/onnxruntime-web-$(ORT_VERSION).tgz
 
 clean:
 	rm -rf .venv demo

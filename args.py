@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of train.py, translate.py, evaluate.py and segment.py, checked before anything starts."""
+"""The command lines of train.py, translate.py, evaluate.py, segment.py and export.py, checked before all else."""
 
 from __future__ import annotations
 
@@ -115,6 +115,39 @@ def segment_args(description: str, argv: Sequence[str] | None = None) -> argpars
         raise UserError("give either --dataroot (with --phase), or --image with --domain")
     if args.command == "predict" and args.image is not None and args.domain is None:
         raise UserError("--image needs --domain: A or B, the one whose instances are to be found")
+    return args
+
+
+def export_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of export.py.
+
+    Raises:
+        UserError: where arguments are wrong or do not fit together.
+    """
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which domain into which")
+    add("--format", choices=("onnx", "nnp"), default="onnx", help="onnx: for onnxruntime and others; nnp: NNabla's own")
+    add("--output", required=True, metavar="FILE", help="the file to write, such as model.onnx or model.nnp")
+    add("--overwrite", action="store_true", help="replace the file if it exists")
+    add(
+        "--type-config",
+        "-t",
+        choices=("float", "half"),
+        default="float",
+        help="half: convolutions of an ONNX file in half precision, which halves the file; all else remains in float",
+    )
+    add("--fineSizeW", type=SIDE, default=None, help="width to work at, a multiple of 4 (default: as trained)")
+    add("--fineSizeH", type=SIDE, default=None, help="height to work at, a multiple of 4 (default: as trained)")
+    add("--ins-per", type=whole(1), default=None, help="instances in one pass (default: as trained)")
+    add("--background", choices=BACKGROUNDS, default=None, help=f"{BACKGROUND_HELP} (default: as trained)")
+    args = parser.parse_args(argv)
+    output = Path(args.output)
+    if output.suffix != f".{args.format}":
+        raise UserError(f"--output {output} does not end in .{args.format}; give a name such as model.{args.format}")
+    if args.format == "nnp" and args.type_config == "half":
+        raise UserError("--type-config half is for --format onnx; leave it out for nnp")
     return args
 
 

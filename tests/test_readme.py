@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ class Parsed(BaseException):
         self.parser = parser
 
 
+def parse_and_stop(kind):
+    """`kind.parse_args` that stops the script; a Parser calls that of the ArgumentParser, which then must not stop."""
+    original = kind.parse_args
+
+    def parse_args(parser, args=None, namespace=None):
+        parsed = original(parser, args, namespace)
+        if isinstance(parser, Parser) and kind is not Parser:
+            return parsed
+        raise Parsed(parser)
+
+    return parse_args
+
+
 @pytest.fixture
 def parse(monkeypatch):
     """`parse("train.py", "--max-iter", "3")` parses a command line as the script does, and returns the parser.
@@ -42,13 +56,8 @@ def parse(monkeypatch):
     Raises:
         UserError: if the script refuses it.
     """
-    original = Parser.parse_args
-
-    def parse_and_stop(parser, args=None, namespace=None):
-        original(parser, args, namespace)
-        raise Parsed(parser)
-
-    monkeypatch.setattr(Parser, "parse_args", parse_and_stop)
+    for kind in (Parser, ArgumentParser):
+        monkeypatch.setattr(kind, "parse_args", parse_and_stop(kind))
 
     def parse(script, *words):
         module = importlib.import_module(script[: -len(".py")].replace("/", "."))
@@ -163,6 +172,8 @@ def test_options_that_are_named_exist(parse):
         "evaluate.py": ["--model=m", "--dataroot=d"],
         "segment.py": ["predict", "--dataroot=d"],
         "convert_pytorch.py": ["--source=s", "--output=o.h5"],
+        "export.py": ["--model=m", "--output=o.onnx"],
+        "examples/onnx_translate.py": ["--model=m", "--image=i"],
         "compare_evaluations.py": ["a=b"],
         "datasets/check_dataset.py": ["d"],
         "datasets/import_masks.py": ["--a=a", "--b=b"],
@@ -187,7 +198,11 @@ def default_of(action):
 
 @pytest.mark.parametrize(
     "document, script, arguments",
-    [("docs/training.md", "train.py", []), ("docs/translating.md", "translate.py", ["--model=m", "--image=i"])],
+    [
+        ("docs/training.md", "train.py", []),
+        ("docs/translating.md", "translate.py", ["--model=m", "--image=i"]),
+        ("docs/deploying.md", "export.py", ["--model=m", "--output=o.onnx"]),
+    ],
 )
 def test_the_table_of_options_is_that_of_the_script(parse, document, script, arguments):
     rows = re.findall(r"^\| (`-.*?) \| (.*?) \|", (ROOT / document).read_text(), re.MULTILINE)

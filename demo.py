@@ -37,8 +37,8 @@ DATA, RUN = "circle2square", "run"
 DIRECTIONS = {"AtoB": "Circles to squares", "BtoA": "Squares to circles"}
 PICTURES = 100
 SIZE = 64
-# Discriminators of two layers judge small patches, in which grids and round corners show; with these rates both are gone
-# within the few minutes.
+# Discriminators of two layers judge small patches, in which grids and round corners show; at these rates both go within
+# a few minutes.
 MODEL = (
     f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 8 --ndf 16 --n-blocks 2 "
     "--n-layers-D 2 --learning-rate_G 4e-4 --learning-rate_D 4e-4"

@@ -283,9 +283,11 @@ def event_file(folder: Path) -> EventFile:
     """
     try:
         from training.tensorboard import EventFile
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboardX; pip install -r requirements-tensorboard.txt") from None
     except Exception as error:  # with another protobuf than it wants, tensorboardX raises TypeError
         fix = "pip install -r requirements-tensorboard.txt"
-        raise UserError(f"--tensorboard needs tensorboardX, which cannot be loaded ({error}); {fix}") from None
+        raise UserError(f"tensorboardX cannot be loaded ({str(error).splitlines()[0]}); {fix}") from None
     return EventFile(folder / "tensorboard")
 
 

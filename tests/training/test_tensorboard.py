@@ -208,6 +208,18 @@ def test_without_the_package_it_is_refused_before_anything_else(data, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_package_that_cannot_be_loaded_is_told_in_one_line(data, tmp_path, run_main, monkeypatch):
+    """As with another protobuf than it wants."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tensorboardX").mkdir()
+    (tmp_path / "tensorboardX" / "__init__.py").write_text("raise TypeError('Descriptors cannot be created\\nhelp')\n")
+    for module in [name for name in sys.modules if name.startswith("tensorboardX") or name == "training.tensorboard"]:
+        monkeypatch.delitem(sys.modules, module)
+    code, out, err = run_main(train, *arguments(data, tmp_path / "run", "--tensorboard"))
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "tensorboardX cannot be loaded (Descriptors cannot be created); pip install" in err
+
+
 def test_the_file_that_the_message_names_asks_for_the_package():
     requirements = Path(train.__file__).with_name("requirements-tensorboard.txt").read_text()
     assert "\ntensorboardX>=" in requirements

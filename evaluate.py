@@ -18,8 +18,7 @@ begin_script(__name__)
 from args import evaluate_args
 from backend import context
 from common import files
-from common.progress import say
-from data.items import mask_folder_of, not_taken
+from data.items import mask_folder_of, tell_not_taken
 from metrics import inception, report
 from metrics.evaluator import EvaluationSettings, Evaluator, notes
 from translation.translator import load_translator
@@ -35,9 +34,8 @@ def main() -> None:
     context.set_up(args)
     for domain in "AB":
         pictures = Path(args.dataroot, f"{args.phase}{domain}")
-        remark = not_taken(pictures, mask_folder_of(pictures)) if pictures.is_dir() else ""
-        if remark:
-            say(remark)
+        if pictures.is_dir():
+            tell_not_taken(pictures, mask_folder_of(pictures))
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     models = {
         direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)

@@ -20,7 +20,8 @@ begin_script(__name__)
 from args import export_args
 from common import files
 from exporting.nnp import write_nnp
-from exporting.trained_generator import TrainedGenerator, load_generator
+from exporting.trained_generator import TrainedGenerator, trained_generator
+from translation.translator import load_translator
 
 
 def main() -> None:
@@ -30,9 +31,8 @@ def main() -> None:
     check_output(output, args.overwrite)
     if args.format == "onnx":
         check_onnx()
-    generator = load_generator(
-        args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background
-    )
+    loaded = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
+    generator = trained_generator(loaded, args.direction)
     try:
         with files.replacing(output) as part:
             if args.format == "onnx":

@@ -28,9 +28,8 @@ from args import segment_args
 from backend import context
 from common import files
 from common.interruption import Interruption
-from common.progress import say
 from data import checks, pictures
-from data.items import Item, find_items, find_pictures, list_files, mask_folder_of, not_taken
+from data.items import Item, find_items, find_pictures, list_files, mask_folder_of, tell_not_taken
 from masks import segmenter_training
 from masks.predicted_masks import PredictedMasks
 from masks.segmenter import DOMAINS, Segmenter, load
@@ -115,9 +114,7 @@ def predict(args: argparse.Namespace) -> int:
         files.make_folder(masks, "folder of pictures")
         if list_files(masks, masks).other:
             raise UserError(f"{masks} holds other files than masks NAME_0.png, ...; move them away")
-        remark = not_taken(folder, None)
-        if remark:
-            say(remark)
+        tell_not_taken(folder, None)
         with files.locked(masks, f"another run writes masks into {masks}; wait until it is done"):
             files.remove_unfinished(masks, ["*_*.png"])
             failures += predict_folder(segmenter, find_pictures(folder, masks), domain, masks, args.overwrite)

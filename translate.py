@@ -29,7 +29,7 @@ from backend import context
 from common import files
 from common.progress import say
 from data import pictures
-from data.items import Item, find_items, mask_folder_of, not_taken
+from data.items import Item, find_items, mask_folder_of, tell_not_taken
 from masks.mask_source import counted
 from masks.reader import MaskOptions, MaskReader, find_annotations, mask_reader
 from translation.inputs import find_inputs
@@ -56,9 +56,7 @@ def main() -> int:
         items = find_inputs(Path(args.image), [Path(mask) for mask in args.masks], with_mask_files)
     if not one_picture:
         folder = items[0].image.parent
-        remark = not_taken(folder, None if annotations or args.segmenter else mask_folder_of(folder))
-        if remark:
-            say(remark)
+        tell_not_taken(folder, None if annotations or args.segmenter else mask_folder_of(folder))
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)

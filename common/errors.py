@@ -65,8 +65,8 @@ def run_main(main: Callable[[], int | None]) -> None:
     traceback comes before the line.
     """
     previous_handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-    for number, handler in previous_handlers.items():
-        if number == signal.SIGTERM or handler != signal.SIG_IGN:
+    for number in previous_handlers:
+        if not stays_ignored(number):
             signal.signal(number, _terminate)
     streams.outlive_terminal()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -93,6 +93,14 @@ def run_main(main: Callable[[], int | None]) -> None:
             signal.signal(number, handler)
         _discard_unwritable_output()
     sys.exit(code)
+
+
+def stays_ignored(number: int) -> bool:
+    """Return whether a signal is ignored and is to stay so: SIGHUP under nohup.
+
+    SIGINT is handled all the same, since shells let background jobs ignore it.
+    """
+    return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN
 
 
 @contextmanager

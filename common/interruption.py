@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Type
 
 from common import streams
-from common.errors import ENDING_SIGNALS
+from common.errors import ENDING_SIGNALS, stays_ignored
 
 SIGNALS = (signal.SIGINT, *ENDING_SIGNALS)
 _END = b"\0"
@@ -37,7 +37,7 @@ class Interruption:
         self._inbox, self._outbox = socket.socketpair()
         self._outbox.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
-        self._handlers = {number: signal.signal(number, _take_note) for number in SIGNALS if not _is_ignored(number)}
+        self._handlers = {number: signal.signal(number, _take_note) for number in SIGNALS if not stays_ignored(number)}
         self._thread = Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
         return self
@@ -60,11 +60,6 @@ class Interruption:
                 # not print(): the main thread may be in the middle of a print; the terminal may be gone
                 with suppress(OSError):
                     os.write(2, f"\n{self._promise}; once more ends it at once, without\n".encode())
-
-
-def _is_ignored(number: int) -> bool:
-    """Return whether a signal is to stay ignored. SIGINT is not: shells let background jobs ignore it."""
-    return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def _take_note(number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Dict, List
 
 from common.errors import UserError
+from common.progress import say
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # files that systems put into folders of pictures, and annotations, which may lie beside pictures
@@ -155,6 +156,13 @@ def not_taken(folder: Path, mask_folder: Path | None) -> str:
     if masks:
         sentences.append(f"{_some(masks)} in {mask_folder} (masks are NAME_0.png, NAME_1.png, ...)")
     return f"{folder}: not taken: {'; '.join(sentences)}" if sentences else ""
+
+
+def tell_not_taken(folder: Path, mask_folder: Path | None) -> None:
+    """Print the sentence of `not_taken`, if there is one."""
+    sentence = not_taken(folder, mask_folder)
+    if sentence:
+        say(sentence)
 
 
 def _some(names: List[str]) -> str:

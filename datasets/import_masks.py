@@ -25,7 +25,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,7 +34,7 @@ from common.errors import UserError, begin_script, printable, run_main
 begin_script(__name__)
 
 from common.command_line import Parser
-from data.items import EXTENSIONS, mask_folder_of, not_taken, visible_files
+from data.items import EXTENSIONS, mask_folder_of, tell_not_taken, visible_files
 from datasets.arguments import add_holdout, add_limits, add_writing, check_holdout, default_root
 from datasets.new_folder import new_folder
 from datasets.two_domains import (
@@ -97,22 +97,22 @@ def generate(
     with new_folder(save_root, overwrite) as folder:
         images = {letter: find_images(domain.pictures) for letter, domain in domains.items()}
         sources = open_sources(domains)
+        remarks = {}
         for letter, source in sources.items():
             source.check(images[letter], domains[letter].category)
-            for remark in (*source.remarks(domains[letter].category), source.beyond(images[letter])):
+            remarks[letter] = source.remarks(domains[letter].category)
+            for remark in (*remarks[letter], source.beyond(images[letter])):
                 if remark:
                     print(printable(f"{source.path}: {remark}"))
         for folder_of_pictures in dict.fromkeys(domain.pictures for domain in domains.values()):
-            remark = not_taken(folder_of_pictures, None)
-            if remark:
-                print(printable(remark))
+            tell_not_taken(folder_of_pictures, None)
         outcomes: Dict[str, List[Outcome]] = {}
         for letter, domain in domains.items():
             target = folder / f"train{letter}"
             outcomes[target.name] = write_domain(
                 images[letter], sources[letter], domain.category, target, limits, workers
             )
-        advice = {letter: advice_for(source, domains[letter].category, letter) for letter, source in sources.items()}
+        advice = {letter: advice_for(source, remarks[letter], letter) for letter, source in sources.items()}
         refuse_empty(outcomes, advice)
         if holdout > 0:
             hold_out(folder, holdout, seed)
@@ -165,10 +165,9 @@ def default_masks(folder: Path, letter: str) -> Path:
     raise UserError(f"no masks in {beside}, and no .json files in {folder}; give --{letter.lower()}-masks")
 
 
-def advice_for(source: MaskSource, category: str | None, letter: str) -> str:
-    """Advice for the case that no picture has an instance of a category (None: of any)."""
+def advice_for(source: MaskSource, remarks: Sequence[str], letter: str) -> str:
+    """Advice for the case that no picture has an instance; `remarks` are those of the source about its category."""
     flag = letter.lower()
-    remarks = source.remarks(category)
     left_out = f" ({'; '.join(remarks)})" if remarks else ""
     names = "file_names" if source.format == "coco" else "names"
     return (

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Dict, Tuple
 
 import nnabla as nn
@@ -12,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from models import Architecture
-from translation.translator import load_translator
+from translation.translator import LoadedModel
 
 MULTIPLE_OF = 4  # heights and widths are; G halves them twice
 SMALLEST_SIDE = 8  # a quarter of it must have two pixels to be padded by reflection
@@ -56,20 +55,12 @@ class TrainedGenerator:
         }
 
 
-def load_generator(
-    model: str | Path,
-    direction: str,
-    height: int | None = None,
-    width: int | None = None,
-    ins_per: int | None = None,
-    background: str | None = None,
-) -> TrainedGenerator:
-    """Load a model and print which one it is; the arguments are those of `load_translator`.
+def trained_generator(loaded: LoadedModel, direction: str) -> TrainedGenerator:
+    """The generator of a model that was loaded for `direction`.
 
     Raises:
-        UserError: where it cannot be loaded, or its size is too small or not a multiple of 4.
+        UserError: where its size is too small or not a multiple of 4.
     """
-    loaded = load_translator(model, direction, height, width, ins_per, background)
     for side, pixels in zip("HW", loaded.size):
         if pixels % MULTIPLE_OF or pixels < SMALLEST_SIDE:
             near = max(SMALLEST_SIDE, round(pixels / MULTIPLE_OF) * MULTIPLE_OF)

@@ -138,7 +138,8 @@ class CocoFile(MaskSource):
 
     def remarks(self, category: str | None) -> List[str]:
         """As `MaskSource.remarks`."""
-        annotations = [a for of_picture in self._annotations.values() for a in of_picture if self._is_of(a, category)]
+        every = [annotation for of_picture in self._annotations.values() for annotation in of_picture]
+        annotations = [annotation for annotation in every if self._is_of(annotation, category)]
         number_crowds = sum(annotation.is_crowd for annotation in annotations)
         number_bare = sum(not annotation.segmentation for annotation in annotations)
         known = {as_key(picture.id) for pictures in self._pictures.values() for picture in pictures}
@@ -146,11 +147,7 @@ class CocoFile(MaskSource):
         # where all categories are asked for, such an annotation is an error of its picture
         number_unknown = 0
         if category is not None:
-            number_unknown = sum(
-                as_key(annotation.category_id) not in self._category_names
-                for of_picture in self._annotations.values()
-                for annotation in of_picture
-            )
+            number_unknown = sum(as_key(annotation.category_id) not in self._category_names for annotation in every)
         parts = []
         if number_crowds and not self._takes_crowds:
             parts.append(f"{number_crowds} crowds (iscrowd; if they are single instances, --crowds takes them)")

@@ -256,9 +256,7 @@ def _places(
     start = colours_of(areas.values[pair[:, 0]])
     end = colours_of(areas.values[pair[:, 1]])
     t, off = on_line(own, start, end)
-    has_two = (np.take_along_axis(counts, pair, axis=1) > 0).all(axis=1)
-    overshoot = OVERSHOOT * min(2.0, tolerance)
-    is_between = has_two & (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
+    is_between = _has_both(counts, pair) & _is_between(t, off, tolerance)
     is_explained = is_between
     if tolerance > 1:
         is_near = _distances(own, counts, areas, colours_of).min(axis=1) <= 2 * LIKE
@@ -271,14 +269,23 @@ def _are_between_any(
 ) -> np.ndarray:
     """Return which colours (N, C) are on a line between any two of the four commonest areas around."""
     commonest = np.argsort(-counts, axis=1, kind="stable")[:, :4]
-    overshoot = OVERSHOOT * min(2.0, tolerance)
     is_between = np.zeros(len(own), bool)
     for one, other in combinations(range(commonest.shape[1]), 2):
         pair = commonest[:, [one, other]]
-        has_two = (np.take_along_axis(counts, pair, axis=1) > 0).all(axis=1)
         t, off = on_line(own, colours_of(areas.values[pair[:, 0]]), colours_of(areas.values[pair[:, 1]]))
-        is_between |= has_two & (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
+        is_between |= _has_both(counts, pair) & _is_between(t, off, tolerance)
     return is_between
+
+
+def _has_both(counts: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Return of which crumbs both areas of the `pair` (N, 2) are around."""
+    return (np.take_along_axis(counts, pair, axis=1) > 0).all(axis=1)
+
+
+def _is_between(t: np.ndarray, off: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return which places `on_line` are between its ends, or as far beyond as resizing and JPEG put them."""
+    overshoot = OVERSHOOT * min(2.0, tolerance)
+    return (off <= tolerance) & (t > -overshoot) & (t < 1 + overshoot)
 
 
 def _distances(own: np.ndarray, counts: np.ndarray, areas: Areas, colours_of: ColoursOf) -> np.ndarray:

@@ -101,4 +101,4 @@ def test_a_size_that_is_not_known(model, tmp_path):
     del config["fineSizeH"]
     model.with_suffix(".json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="--fineSizeH"):
-        export.load_generator(model, "AtoB")
+        export.load_translator(model, "AtoB")

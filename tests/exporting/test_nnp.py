@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from exporting.nnp import write_nnp
-from exporting.trained_generator import load_generator
+from exporting.trained_generator import trained_generator
 from models import Architecture
 from tests.helpers.random_generator import by_nnabla, random_input, save_random_model
+from translation.translator import load_translator
 
 CLI = [sys.executable, "-m", "nnabla.utils.cli.cli"]
 
@@ -21,7 +22,7 @@ CLI = [sys.executable, "-m", "nnabla.utils.cli.cli"]
 def test_nnabla_cli_infers(tmp_path, norm, background):
     arch = Architecture(ngf=4, ndf=2, n_blocks=1, norm=norm)
     model = save_random_model(tmp_path / "model.h5", arch, background)
-    trained = load_generator(model, "BtoA")
+    trained = trained_generator(load_translator(model, "BtoA"), "BtoA")
     picture, masks = random_input(2)
     # before, since the file's constants become parameters
     want_y, want_b = by_nnabla("BtoA", arch, picture, masks, background == "keep")
@@ -40,7 +41,8 @@ def test_nnabla_cli_infers(tmp_path, norm, background):
 
 def test_nnabla_cli_forwards_a_table(tmp_path):
     arch = Architecture(ngf=2, ndf=2, n_blocks=0)
-    write_nnp(tmp_path / "model.nnp", load_generator(save_random_model(tmp_path / "model.h5", arch), "AtoB"))
+    loaded = load_translator(save_random_model(tmp_path / "model.h5", arch), "AtoB")
+    write_nnp(tmp_path / "model.nnp", trained_generator(loaded, "AtoB"))
     picture, masks = random_input(2)
     np.save(tmp_path / "picture.npy", picture[0])
     np.save(tmp_path / "masks.npy", masks[:, 0])

@@ -9,9 +9,10 @@ import pytest
 from benchmarks.reference import read_sample
 from data import instances
 from examples import onnx_translate
-from exporting.trained_generator import TrainedGenerator, load_generator
+from exporting.trained_generator import TrainedGenerator, trained_generator
 from models import GENERATORS, Architecture
 from tests.helpers.random_generator import by_nnabla, random_input, save_random_model
+from translation.translator import load_translator
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install -r requirements-test.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install -r requirements-test.txt")
@@ -52,7 +53,7 @@ def of_case(case, direction):
 @pytest.mark.parametrize("background", ["keep", "network"])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_any_size_and_any_number_of_masks(saved, norm, background, direction):
-    generator = load_generator(saved[norm], direction, background=background)
+    generator = trained_generator(load_translator(saved[norm], direction, background=background), direction)
     model = onnx_model(generator)
     for count in (1, 2, 5):
         for height, width in ((8, 8), (16, 20), (48, 32)):
@@ -66,7 +67,7 @@ def test_any_size_and_any_number_of_masks(saved, norm, background, direction):
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_of_empty_masks_alone_the_first_is_translated(saved, norm):
-    generator = load_generator(saved[norm], "AtoB")
+    generator = trained_generator(load_translator(saved[norm], "AtoB"), "AtoB")
     picture, masks = random_input(3)
     masks[:] = -1
     y, b = by_onnxruntime(onnx_model(generator), picture, masks)
@@ -98,7 +99,7 @@ def test_sequential_translation_as_the_authors_code(reference_case, made):
 
 
 def test_half_precision(saved):
-    generator = load_generator(saved["instance"], "AtoB", background="keep")
+    generator = trained_generator(load_translator(saved["instance"], "AtoB", background="keep"), "AtoB")
     half = onnx_model(generator, half=True)
     picture, masks = random_input(2)
     y, b = by_onnxruntime(half, picture, masks)
@@ -115,7 +116,7 @@ def test_half_precision(saved):
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_the_file_is_valid_and_says_how_to_use_it(saved, norm, half):
-    model = onnx_model(load_generator(saved[norm], "BtoA", background="keep"), half)
+    model = onnx_model(trained_generator(load_translator(saved[norm], "BtoA", background="keep"), "BtoA"), half)
     onnx.checker.check_model(model, full_check=True)
     loaded = session(model)
     assert loaded.get_modelmeta().custom_metadata_map == {

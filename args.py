@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Callable, List, Sequence, Tuple
 
 from common.command_line import Parser, box, numbers, real, whole
 from common.errors import UserError
@@ -37,12 +37,7 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
     Raises:
         UserError: for every mistake that can be found before the data is read.
     """
-    parser = Parser(description)
-    _add_data(parser.add_argument_group("data"))
-    _add_networks(parser.add_argument_group("networks"))
-    _add_training(parser.add_argument_group("training"))
-    _add_output(parser.add_argument_group("output"))
-    _add_context(parser.add_argument_group("device"))
+    parser = _train_parser(description)
     args = parser.parse_args(argv)
     if args.resume:
         args = _resumed(parser, args.monitor_path, sys.argv[1:] if argv is None else argv)
@@ -50,6 +45,11 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
     if args.pretrained and not args.resume and not Path(args.pretrained).exists():
         raise UserError(f"no file {args.pretrained} (--pretrained)")
     return args
+
+
+def train_settings(args: argparse.Namespace) -> List[Tuple[str, Any, Any]]:
+    """The (flag, value, default) of each argument of train.py, in the order of its --help."""
+    return _train_parser("").settings(args)
 
 
 def translate_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -84,7 +84,7 @@ def evaluate_args(description: str, argv: Sequence[str] | None = None) -> argpar
     """
     parser = Parser(description)
     add = parser.add_argument_group("input").add_argument
-    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    _add_model(add)
     add("--dataroot", required=True, help="data set folder; the classifier learns from its training pictures")
     add("--phase", default="test", help="which pictures to translate; they need masks")
     add("--direction", choices=("both", "AtoB", "BtoA"), default="both", help="which domain into which")
@@ -126,7 +126,7 @@ def export_args(description: str, argv: Sequence[str] | None = None) -> argparse
     """
     parser = Parser(description)
     add = parser.add_argument
-    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    _add_model(add)
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which domain into which")
     add("--format", choices=("onnx", "nnp"), default="onnx", help="onnx: for onnxruntime and others; nnp: NNabla's own")
     add("--output", required=True, metavar="FILE", help="the file to write, such as model.onnx or model.nnp")
@@ -149,6 +149,16 @@ def export_args(description: str, argv: Sequence[str] | None = None) -> argparse
     if args.format == "nnp" and args.type_config == "half":
         raise UserError("--type-config half is for --format onnx; leave it out for nnp")
     return args
+
+
+def _train_parser(description: str) -> Parser:
+    parser = Parser(description)
+    _add_data(parser.add_argument_group("data"))
+    _add_networks(parser.add_argument_group("networks"))
+    _add_training(parser.add_argument_group("training"))
+    _add_output(parser.add_argument_group("output"))
+    _add_context(parser.add_argument_group("device"))
+    return parser
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -215,15 +225,22 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--monitor-path", "-m", default="tmp.monitor", help="folder of the run: losses, curves, samples, checkpoints")
+    add("--monitor-path", "-m", default="tmp.monitor", help="folder of the run: its page, checkpoints, samples, curves")
     add("--model-save-path", "-o", default=None, help="folder for params_NNNNNN.h5, where not --monitor-path")
     add("--log-step", type=whole(1), default=100, help="iterations that one line of the loss files averages over")
     add("--save-image-interval", type=whole(1), default=1, help="epochs between sample pictures")
     add("--save-interval", type=whole(1), default=10, help="epochs between checkpoints; the last 3 are kept")
     add(
+        "--evaluate-interval",
+        type=whole(0),
+        default=None,
+        help="epochs between evaluations on a few held-out pictures, the best model by which is kept; 0: none "
+        "(default: as many epochs as have 200 iterations)",
+    )
+    add(
         "--tensorboard",
         action="store_true",
-        help="losses and samples also as event files for TensorBoard, in the run's folder; needs tensorboardX "
+        help="losses, figures and samples also as event files for TensorBoard, in the run's folder; needs tensorboardX "
         "(requirements-tensorboard.txt)",
     )
 
@@ -255,9 +272,19 @@ def _add_context(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_model(add: Callable[..., argparse.Action]) -> None:
+    add("--model", required=True, help="run folder of train.py, or a .h5 file")
+    add(
+        "--which",
+        choices=("newest", "best"),
+        default="newest",
+        help="which model of a run folder: the newest, or the best by train.py's evaluations of held-out pictures",
+    )
+
+
 def _add_input(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", required=True, help="run folder of train.py (its newest model is taken), or a .h5 file")
+    _add_model(add)
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which domain into which")
     add("--dataroot", default=None, help="data set folder; translates PHASE{A,B} of it")
     add("--phase", default="test", help="which pictures of the data set: train, test, val, sample, ...")

@@ -38,11 +38,13 @@ def main() -> None:
             tell_not_taken(pictures, mask_folder_of(pictures))
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
     models = {
-        direction: load_translator(args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
+        direction: load_translator(
+            args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background, args.which
+        )
         for direction in directions
     }
     model = models[directions[0]]
-    model_path = model_file.find_model(args.model)
+    model_path = model_file.find_model(args.model, args.which)
     files.make_folder(folder, "--output")
 
     set_order = args.set_order or model.set_order

@@ -31,7 +31,9 @@ def main() -> None:
     check_output(output, args.overwrite)
     if args.format == "onnx":
         check_onnx()
-    loaded = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
+    loaded = load_translator(
+        args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background, args.which
+    )
     generator = trained_generator(loaded, args.direction)
     try:
         with files.replacing(output) as part:

@@ -15,7 +15,7 @@ import argparse
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, List, Optional
 
 from common.errors import UserError, begin_script, run_main
 
@@ -24,7 +24,7 @@ begin_script(__name__)
 import numpy as np
 from tqdm import tqdm
 
-from args import train_args
+from args import train_args, train_settings
 from backend import arrays, context, processes
 from backend.processes import ALONE, Processes
 from common import files
@@ -34,11 +34,12 @@ from common.streams import stopping_without_reader
 from data import checks
 from instagan import InstaGAN
 from models import DOMAINS, NETWORKS
-from training import checkpoint, run_folder
+from training import checkpoint, evaluation, run_folder, run_page
 from training.batches import Batches, training_items
 from training.data_parallel import check_same_iteration, exchange
 from training.divergence import Diverged, Iteration, divergence_error, write_report
 from training.estimate import estimate
+from training.evaluation_log import EvaluationLog, draw_figures
 from training.monitors import Monitors, draw_curves, short_summary
 from training.samples import SampleGrid
 from training.saving import Saver
@@ -83,7 +84,7 @@ def main() -> int:
         command = run_folder.resume_command(folder, joined.size)
         print(f"stopped after iteration {run.iteration}; go on with: {command}")
         return 128 + run.signal
-    print(f"done: {folder} holds params_{run.iteration:06d}.h5, curves loss_*.png and samples sample_*.png")
+    print(f"done: {folder} holds params_{run.iteration:06d}.h5; open {folder / run_page.NAME} to see how it went")
     return 0
 
 
@@ -107,10 +108,21 @@ class Run:
         self.events = event_file(self.folder) if args.tensorboard and self.leads else None
         self.monitors = Monitors(self.folder, args.log_step, self.events)
         self.losses = PendingLosses(self.monitors, joined)
+        self.evaluations = EvaluationLog(self.folder, self.events)
         self.saver = Saver(
-            self.folder, model_folder, self.settings, self.model, self.batches, self.monitors, self.losses, joined
+            self.folder,
+            model_folder,
+            self.settings,
+            self.model,
+            self.batches,
+            self.monitors,
+            self.losses,
+            self.evaluations,
+            joined,
         )
         self.samples = SampleGrid(args.dataroot, items, self.settings) if self.leads else None
+        self.evaluate_interval = evaluation.interval(args.evaluate_interval, self.batches.iterations_per_epoch)
+        self.held_out: Optional[evaluation.HeldOut] = None
 
         self.iteration = 0
         # the latest iteration, which may still be running
@@ -130,21 +142,29 @@ class Run:
         """
         if self.args.resume and checkpoint.find(self.folder):
             self.iteration = self.saver.resume()
-            self.add_samples_to_events()
+            self.complete_events()
         else:
             if self.args.resume:
                 print("there is no checkpoint yet: from the beginning")
-            if self.leads:
-                self.monitors.start()
+            self.saver.start()
             if self.args.pretrained:
                 load_pretrained(self.args.pretrained)
         check_same_iteration(self.processes, self.iteration, str(self.folder))
         if self.leads:
             if self.args.resume:
                 run_folder.write_args(self.folder, vars(self.args))
+            if self.evaluate_interval:
+                self.held_out = self.read_held_out()
             left = self.last_iteration - self.iteration
             saves = 1 + left // self.batches.iterations_per_epoch // self.args.save_interval
-            self.saver.check_space(saves, self.last_iteration, self.args.log_step)
+            evaluations = self.evaluations_at(self.last_iteration) - self.evaluations_at(self.iteration)
+            self.saver.check_space(saves, evaluations, self.last_iteration, self.args.log_step)
+
+    def evaluations_at(self, iteration: int) -> int:
+        """The number of evaluations in the first `iteration` iterations."""
+        if not self.held_out:
+            return 0
+        return iteration // self.batches.iterations_per_epoch // self.evaluate_interval
 
     def plan(self) -> str:
         """The work that is ahead, in words."""
@@ -213,16 +233,42 @@ class Run:
                     self.end_epoch(self.iteration // self.batches.iterations_per_epoch)
 
     def end_epoch(self, epochs: int) -> None:
-        """Samples, a checkpoint and curves where they are due after `epochs` epochs; the next epoch's learning rate."""
-        if epochs % self.args.save_image_interval == 0:
+        """Evaluate, write samples, a checkpoint and curves where they are due after `epochs` epochs; then set the next
+        epoch's learning rate."""
+        has_samples = epochs % self.args.save_image_interval == 0
+        has_checkpoint = epochs % self.args.save_interval == 0
+        if self.evaluate_interval and epochs % self.evaluate_interval == 0:
+            self.losses.read()
+            if self.held_out:
+                self.evaluate()
+        if has_samples:
             self.losses.read()
             if self.leads:
                 self.write_samples(epochs)
-        if epochs % self.args.save_interval == 0:
+        if has_checkpoint:
             self.saver.save(self.iteration)
-            if self.leads and self.iteration < self.last_iteration:
+        if self.leads and self.iteration < self.last_iteration:
+            if has_checkpoint:
                 self.draw_curves()
+            if has_samples or has_checkpoint:
+                self.write_page()
         self.model.set_learning_rate(epochs)
+
+    def read_held_out(self) -> Optional[evaluation.HeldOut]:
+        """The pictures to evaluate the model on; None where there are none, which is reported."""
+        try:
+            held_out = evaluation.HeldOut(self.args.dataroot, self.settings, self.saver.model_folder)
+        except UserError as error:
+            print(f"the model is not evaluated during the training: {error}")
+            return None
+        epochs = "epoch" if self.evaluate_interval == 1 else f"{self.evaluate_interval} epochs"
+        print(f"evaluated after every {epochs}: {held_out.describe()}")
+        return held_out
+
+    def evaluate(self) -> None:
+        """Measure the model on the held-out pictures, and keep it where it is the best so far."""
+        if self.evaluations.add(self.iteration, self.held_out.measure()):
+            self.saver.save_best(self.iteration)
 
     def write_samples(self, epochs: int) -> None:
         """Translate the sample pictures, and print a warning where translations stay the same as their inputs."""
@@ -233,16 +279,17 @@ class Run:
         if self.events:
             self.events.add_picture(self.iteration - 1, "samples", path)
 
-    def add_samples_to_events(self) -> None:
-        """Add the samples between the last line of the series and the checkpoint that the run goes on from.
+    def complete_events(self) -> None:
+        """Add samples and evaluations between the last line of the losses and the checkpoint that the run goes on from.
 
-        The events that are repeated begin right after that line, but these samples are not written again.
+        The events that are repeated begin right after that line, but these are not made again.
         """
         if self.events:
             for path in files.numbered_files(self.folder, "sample", "png"):
                 step = files.number_of(path) * self.batches.iterations_per_epoch - 1
                 if self.monitors.flushed < step < self.iteration:
                     self.events.add_picture(step, "samples", path)
+            self.evaluations.repeat_events(self.monitors.flushed)
 
     def finish(self) -> None:
         """The last checkpoint, and curves over the whole run."""
@@ -251,15 +298,31 @@ class Run:
         if self.leads:
             self.monitors.flush(self.iteration - 1)
             self.draw_curves()
+            self.write_page()
         # wait for the first process to finish writing: mpirun ends all once one exits by a signal
         self.processes.total(np.zeros(1))
 
     def draw_curves(self) -> None:
-        """Draw the losses so far; a failure is reported, and does not end the training."""
+        """Draw losses and figures so far; a failure is reported, and does not end the training."""
         try:
             draw_curves(self.folder)
+            draw_figures(self.folder)
         except Exception as error:  # matplotlib and its environment can raise anything
             say(f"the curves loss_*.png are not drawn: {error} (the training is not affected)")
+
+    def write_page(self) -> None:
+        """Write the run's page; a failure is reported, and does not end the training."""
+        epochs = self.iteration // self.batches.iterations_per_epoch
+        facts = run_page.Facts(
+            f"Iteration {self.iteration} of {self.last_iteration}, {epochs} of {self.args.max_epoch} epochs",
+            train_settings(self.args),
+            self.saver.model_folder,
+            run_folder.resume_command(self.folder, self.processes.size),
+        )
+        try:
+            run_page.write(self.folder, facts, self.evaluations)
+        except OSError as error:
+            say(f"the page {run_page.NAME} is not written: {error.strerror or error} (the training is not affected)")
 
     def divergence(self, error: Diverged) -> UserError:
         """The error of a training that diverged; the files of its pictures are written into the run's folder."""

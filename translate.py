@@ -60,7 +60,9 @@ def main() -> int:
     results = Results(args.output, args.overwrite)
     results.check(items)
     context.set_up(args)
-    model = load_translator(args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
+    model = load_translator(
+        args.model, args.direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background, args.which
+    )
     check_masks(args, model.translator.ins_per, one_picture)
     lost: List[str] = []
     read_masks = mask_reader(mask_options, annotations, items, args.direction[0], lost)

@@ -34,6 +34,14 @@ class Parser(argparse.ArgumentParser):
         """Raise UserError; argparse would print the usage and exit."""
         raise UserError(f"{message} (see --help)")
 
+    def settings(self, parsed: argparse.Namespace) -> List[Tuple[str, Any, Any]]:
+        """The (flag, value, default) of each parsed argument, in the order of --help."""
+        return [
+            (action.option_strings[0], getattr(parsed, action.dest), action.default)
+            for action in self._actions
+            if action.default != argparse.SUPPRESS
+        ]
+
     def flags(self, values: Dict[str, Any]) -> List[str]:
         """The command line that sets these values, by their names in the parsed arguments; None is left out.
 

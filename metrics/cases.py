@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from data import instances, pictures
+from data.items import Item
 from metrics import classifier, scores, shape_truth
 from metrics.report import NO_TRANSLATION, TRANSLATED, Evaluation, Measured
 from translation.drawing import colour_masks
+from translation.translator import Translator
 
 # metrics of the translated masks, which a model without masks does not have
 OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
@@ -47,6 +49,11 @@ class Case:
         return [self.x, a, self.y, b, np.repeat(change[..., None], 3, axis=2)]
 
 
+def not_empty(masks: np.ndarray) -> np.ndarray:
+    """The indices of the masks (N, H, W) that are not empty."""
+    return np.flatnonzero(masks.any(axis=(1, 2)))
+
+
 @dataclass(frozen=True)
 class Judge:
     """Measures how well pictures show instances of a domain, "A" or "B": by its classifiers and, where the truth is
@@ -66,11 +73,8 @@ class Judge:
 
     def measure(self, case: Case) -> Tuple[Measured, Optional[float]]:
         """Return the metrics of y and b by themselves, and the number to rank the case by, None where it is unknown."""
-        # of a vanished instance, its old place is classified
-        places = [new if new.any() else old for old, new in zip(case.a, case.b)]
-        crops = [classifier.instance_crop(case.y, place) for place in places]
-        instance_scores = self._probability(self.of_instances, crops)
-        picture_scores = self._probability(self.of_pictures, [classifier.whole(case.y)])
+        instance_scores = probability(self.of_instances, self.domain, instance_crops(case))
+        picture_scores = probability(self.of_pictures, self.domain, [classifier.whole(case.y)])
         measured: Measured = {
             "score_pictures": (picture_scores > 0.5).astype(float).tolist(),
             "score_instances": (instance_scores > 0.5).astype(float).tolist(),
@@ -82,10 +86,47 @@ class Judge:
         measured.update(measure_shapes(case, case.truth, self.target))
         return measured, float(np.mean(measured["picture_iou"]))
 
-    def _probability(self, network: classifier.Classifier, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """The probability (N,) that each crop (64, 64, 3) uint8 is of this judge's domain."""
-        of_b = network.probability(np.stack(crops))
-        return of_b if self.domain == "B" else 1 - of_b
+
+def probability(network: classifier.Classifier, domain: str, crops: Sequence[np.ndarray]) -> np.ndarray:
+    """The probability (N,) that each crop (64, 64, 3) uint8 is of `domain` "A" or "B"."""
+    of_b = network.probability(np.stack(crops))
+    return of_b if domain == "B" else 1 - of_b
+
+
+def instance_crops(case: Case) -> List[np.ndarray]:
+    """The crops of the instances in y, for the classifier; of a vanished instance, its old place."""
+    places = [new if new.any() else old for old, new in zip(case.a, case.b)]
+    return [classifier.instance_crop(case.y, place) for place in places]
+
+
+def read_case(
+    item: Item,
+    size: Tuple[int, int],
+    known: Sequence[shape_truth.Instance],
+    choose: Callable[[np.ndarray], np.ndarray] = not_empty,
+) -> Case:
+    """Read a picture at `size` (height, width) as a case that stays as it is.
+
+    `choose` returns the indices of the masks (N, H, W) bool to translate, in order. `known` are the instances of the
+    picture's masks 0, 1, ..., as far as they are known.
+    """
+    picture, masks = pictures.read_item(item, size)
+    chosen = choose(masks)
+    numbers = [list(item.masks)[i] for i in chosen]
+    truth = None
+    own_size = picture.shape[:2]
+    if known and set(numbers) <= set(range(len(known))):
+        truth = [known[number] for number in numbers]
+        own_size = pictures.read_picture(item.image).shape[:2]
+    spared = np.delete(masks, chosen, axis=0)
+    return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
+
+
+def translate_case(case: Case, translator: Translator) -> Case:
+    """Translate the instances a of a case. A model without masks (`ins_per` 0) leaves these as they are."""
+    masks = pictures.masks_to_network(case.a) if translator.ins_per else np.zeros((0, *case.x.shape[:2]), np.float32)
+    y, b = translator.translate(pictures.to_network(case.x), masks)
+    return replace(case, y=pictures.to_picture(y), b=b > 0 if translator.ins_per else case.a)
 
 
 def measure_case(case: Case, judge: Judge, evaluation: Evaluation, left_out: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -14,7 +15,7 @@ from common.errors import UserError, printable
 from data import instances, pictures
 from data.items import Item, find_items
 from metrics import classifier, inception, report, scores, shape_truth
-from metrics.cases import OF_MASKS, Case, Judge, measure_case
+from metrics.cases import OF_MASKS, Case, Judge, measure_case, not_empty, read_case, translate_case
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from translation.translator import Translator
 
@@ -56,7 +57,10 @@ class Evaluator:
         self.truths = {
             domain: shape_truth.read_instances(settings.dataroot, settings.phase, domain) for domain in "AB"
         }
-        training = {domain: self._read_training(domain) for domain in "AB"}
+        training = {
+            domain: read_training(settings.dataroot, domain, settings.size, keep_pictures=network is not None)
+            for domain in "AB"
+        }
         self.of_pictures = classifier.cached(
             "pictures", classifier_folder, {domain: data.whole for domain, data in training.items()}
         )
@@ -113,37 +117,17 @@ class Evaluator:
 
     def _translate(self, item: Item, source: str, translator: Translator, rng: np.random.Generator) -> Case:
         """Translate the instances of one picture."""
-        picture, masks = pictures.read_item(item, self.settings.size)
-        x = pictures.to_network(picture)
-        a = pictures.masks_to_network(masks)
-        ins_max = self.settings.ins_max if translator.ins_per else 0
-        chosen = instances.select(a, ins_max, self.settings.set_order, rng)
-        y, b = translator.translate(x, a[chosen])
-        if not translator.ins_per:
-            # a model without masks leaves them as they are
-            chosen = np.flatnonzero((a > 0).any(axis=(1, 2)))
-            b = a[chosen]
-        untouched = self._untouched(item, source, pictures.to_picture(x), a > 0, chosen)
-        return replace(untouched, y=pictures.to_picture(y), b=b > 0)
+        select = partial(instances.select, ins_max=self.settings.ins_max, set_order=self.settings.set_order, rng=rng)
+        choose = select if translator.ins_per else not_empty
+        return translate_case(read_case(item, self.settings.size, self._known(item, source), choose), translator)
 
     def _real(self, item: Item, target: str) -> Case:
         """A real picture of the target domain, as if it were a translation; with its masks that are not empty."""
-        picture, masks = pictures.read_item(item, self.settings.size)
-        return self._untouched(item, target, picture, masks, np.flatnonzero(masks.any(axis=(1, 2))))
+        return read_case(item, self.settings.size, self._known(item, target))
 
-    def _untouched(
-        self, item: Item, domain: str, picture: np.ndarray, masks: np.ndarray, chosen: np.ndarray
-    ) -> Case:
-        """The case of a picture (H, W, 3) uint8 that stays as it is, with the `chosen` of its masks (N, H, W) bool."""
-        known = dict(enumerate((self.truths[domain] or {}).get(item.name, [])))
-        numbers = [list(item.masks)[i] for i in chosen]
-        truth = None
-        own_size = picture.shape[:2]
-        if known and set(numbers) <= set(known):
-            truth = [known[number] for number in numbers]
-            own_size = pictures.read_picture(item.image).shape[:2]
-        spared = np.delete(masks, chosen, axis=0)
-        return Case(item.name, picture, masks[chosen], picture, masks[chosen], spared, truth, own_size)
+    def _known(self, item: Item, domain: str) -> List[shape_truth.Instance]:
+        """The instances of a picture's masks 0, 1, ...; none where the truth is not known."""
+        return (self.truths[domain] or {}).get(item.name, [])
 
     def _find_items(self, domain: str, is_source: bool) -> List[Item]:
         """The pictures of a domain: to translate if it `is_source`, otherwise only to measure as real ones."""
@@ -157,41 +141,46 @@ class Evaluator:
             print(f"no real target pictures to compare with: {folder} is missing, or has no masks")
         return items
 
-    def _read_training(self, domain: str) -> _TrainingData:
-        root = self.settings.dataroot
-        items = items_with_masks(root, "train", domain, "the classifiers learn from them")
-        spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
-        originals: List[np.ndarray] = []
-        whole: List[np.ndarray] = []
-        crops: List[np.ndarray] = []
-        owners: List[int] = []
-        for i in tqdm(spaced, desc=f"reading train{domain}", unit="picture", leave=False):
-            picture, masks = pictures.read_item(items[i], self.settings.size)
-            crops_of_picture = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
-            if not crops_of_picture:
-                continue
-            crops += crops_of_picture
-            owners += [len(whole)] * len(crops_of_picture)
-            whole.append(classifier.whole(picture))
-            if self.network:
-                originals.append(picture)
-        if not crops:
-            raise UserError(f"all masks of {root}/train{domain} are empty; is white inside the instance?")
-        return _TrainingData(
-            classifier.Samples(np.stack(whole), np.arange(len(whole))),
-            classifier.Samples(np.stack(crops), np.array(owners)),
-            originals,
-        )
-
 
 @dataclass(frozen=True)
-class _TrainingData:
+class TrainingData:
     """Training pictures of a domain: whole ones and crops of their instances for the classifiers, and the pictures as
     they are for FID (none where it is not computed)."""
 
     whole: classifier.Samples
     crops: classifier.Samples
     pictures: List[np.ndarray]
+
+
+def read_training(dataroot: str, domain: str, size: Tuple[int, int], keep_pictures: bool = False) -> TrainingData:
+    """Read the training pictures of a domain at `size`, evenly spaced ones where there are very many.
+
+    Raises:
+        UserError: where none has a mask, or all masks are empty.
+    """
+    items = items_with_masks(dataroot, "train", domain, "the classifiers learn from them")
+    spaced = np.linspace(0, len(items) - 1, min(len(items), MOST_TRAINING_PICTURES)).round().astype(int)
+    originals: List[np.ndarray] = []
+    whole: List[np.ndarray] = []
+    crops: List[np.ndarray] = []
+    owners: List[int] = []
+    for i in tqdm(spaced, desc=f"reading train{domain}", unit="picture", leave=False):
+        picture, masks = pictures.read_item(items[i], size)
+        crops_of_picture = [classifier.instance_crop(picture, mask) for mask in masks if mask.any()]
+        if not crops_of_picture:
+            continue
+        crops += crops_of_picture
+        owners += [len(whole)] * len(crops_of_picture)
+        whole.append(classifier.whole(picture))
+        if keep_pictures:
+            originals.append(picture)
+    if not crops:
+        raise UserError(f"all masks of {dataroot}/train{domain} are empty; is white inside the instance?")
+    return TrainingData(
+        classifier.Samples(np.stack(whole), np.arange(len(whole))),
+        classifier.Samples(np.stack(crops), np.array(owners)),
+        originals,
+    )
 
 
 def items_with_masks(root: str, phase: str, domain: str, hint: str) -> List[Item]:

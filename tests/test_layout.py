@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "weights": {"common", "models"},
     "masks": {"common", "data", "backend", "weights"},
     "translation": TRANSLATION,
-    "training": {*TRANSLATION, "translation", "losses"},
+    "training": {*TRANSLATION, "translation", "metrics", "losses"},
     "metrics": {*TRANSLATION, "translation"},
     "exporting": {*TRANSLATION, "translation"},
     "instagan": {"training", "translation", "models", "weights", "backend", "data"},

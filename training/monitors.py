@@ -40,6 +40,10 @@ class Log:
         """Go back to an earlier text."""
         files.write_text(self.path, text)
 
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
 
 class Events(Protocol):
     """The part of `tensorboard.EventFile` that is used here; that module needs a package that may be missing."""
@@ -100,8 +104,7 @@ class Monitors:
         self._elapsed += now - self._lap
         self._timer.add(f"{iteration} {now - self._lap} {iteration - self._flushed} {self._elapsed}")
         if self._events:
-            # TensorBoard groups curves by what precedes the slash
-            curves = {"/".join(name.rsplit("_", 1)): mean for name, mean in means.items()}
+            curves = {name_in_events(name): mean for name, mean in means.items()}
             curves["seconds_per_iteration"] = (now - self._lap) / (iteration - self._flushed)
             self._events.add_values(iteration, curves)
         self._flushed = iteration
@@ -125,7 +128,7 @@ class Monitors:
         """
         pending = {name: [float(value) for value in state["pending"][name]] for name in LOSSES}
         for name in LOSSES:
-            _numbers(state["series"][name])
+            numbers(state["series"][name])
         flushed = operator.index(state["flushed"])
         elapsed = float(state["elapsed"])
         for name, log in self._series.items():
@@ -144,17 +147,28 @@ def draw_curves(folder: str | Path) -> List[str]:
     folder = Path(folder)
     names = [f"loss_{kind}.png" for kind in KINDS]
     for kind, name in zip(KINDS, names):
-        with saved_figure(folder / name, dpi=110, figsize=(6, 3.4), layout="constrained") as figure:
-            axes = figure.add_subplot(xlabel="iteration", ylabel="loss", title=kind.replace("_", " ") + " loss")
-            for domain in "xy":
-                rows = _numbers(Log(folder / f"{kind}_loss_{domain}.series.txt").state())
-                if len(rows):
-                    marker = "." if len(rows) < 20 else ""
-                    axes.plot(rows[:, 0], rows[:, 1], label=f"domain {domain}", linewidth=1, marker=marker)
-            if axes.lines:
-                axes.legend()
-            axes.set_ylim(bottom=0)
+        series = {f"domain {domain}": Log(folder / f"{kind}_loss_{domain}.series.txt") for domain in "xy"}
+        draw_series(folder / name, kind.replace("_", " ") + " loss", "loss", series)
     return names
+
+
+def draw_series(path: Path, title: str, unit: str, series: Dict[str, Log]) -> None:
+    """Draw the curves of a few series, by their labels, into a PNG; the label "" is not shown."""
+    with saved_figure(path, dpi=110, figsize=(6, 3.4), layout="constrained") as figure:
+        axes = figure.add_subplot(xlabel="iteration", ylabel=unit, title=title)
+        for label, log in series.items():
+            rows = numbers(log.state())
+            if len(rows):
+                marker = "." if len(rows) < 20 else ""
+                axes.plot(rows[:, 0], rows[:, 1], label=label, linewidth=1, marker=marker)
+        if axes.lines and any(series):
+            axes.legend()
+        axes.set_ylim(bottom=0)
+
+
+def name_in_events(name: str) -> str:
+    """The name of a series for TensorBoard, which groups curves by what precedes the slash."""
+    return "/".join(name.rsplit("_", 1))
 
 
 def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
@@ -167,6 +181,6 @@ def short_summary(losses: Dict[str, float]) -> Dict[str, str]:
     return summary
 
 
-def _numbers(series: str) -> np.ndarray:
+def numbers(series: str) -> np.ndarray:
     """The (iteration, value) rows of a series file's text. Raises ValueError where it is not one."""
     return np.array([float(word) for word in series.split()]).reshape(-1, 2)

@@ -20,16 +20,23 @@ RUN_FILES = (
     "checkpoint_*.npz",
     "params_*.h5",
     "params_*.json",
+    "best_*.h5",
+    "best_*.json",
+    "best.json",
     "args.json",
     "loss_*.png",
+    "evaluation_*.png",
     "sample_*.png",
+    "index.html",
     "*.series.txt",
     "*.timer.txt",
     "diverged_*.json",
     "tensorboard/events.out.tfevents.*",
 )
 # files that mark a folder as holding a run
-NUMBERED = (("checkpoint", "npz"), ("params", "h5"))
+NUMBERED = (("checkpoint", "npz"), ("params", "h5"), ("best", "h5"))
+# the classifier that chooses the best model; evaluate.py writes it too, so that it marks no run
+CLASSIFIERS = ("classifier_*.h5", "classifier_*.json")
 
 
 @contextmanager
@@ -50,7 +57,7 @@ def held(folder: Path, model_folder: Path, resume: bool) -> Iterator[None]:
             busy = f"another run is writing into {path}; wait for it, stop it, or give another {flag}"
             try:
                 locks.enter_context(files.locked(path / LOCK, busy))
-                files.remove_unfinished(path, RUN_FILES)
+                files.remove_unfinished(path, (*RUN_FILES, *CLASSIFIERS))
             except OSError as error:
                 raise UserError(f"cannot write into {path} ({error.strerror}); give another {flag}") from None
             if not resume and any(files.numbered_files(path, *kind) for kind in NUMBERED):
@@ -78,17 +85,19 @@ def resume_command(folder: Path, processes: int = 1) -> str:
     return f"{start}python train.py --monitor-path={shlex.quote(str(folder))} --resume"
 
 
-def check_space(folder: Path, copies: int, size: int) -> None:
-    """Raise UserError where the disk has no room for `copies` checkpoints with models, of `size` bytes each.
+def check_space(folder: Path, copies: int, size: int, best: int) -> None:
+    """Raise UserError where the disk has no room for `copies` checkpoints with models, of `size` bytes each, and `best`
+    bytes of best models.
 
     Those that are there already give their room back, since old ones are deleted.
     """
     there = sum(path.stat().st_size for stem, _ in NUMBERED for path in folder.glob(f"{stem}_*"))
-    need = copies * size
+    need = copies * size + best
     free = shutil.disk_usage(folder).free
     if free + there < need:
+        with_best = " and the best models" if best else ""
         raise UserError(
-            f"{folder} has {free >> 20} MB free, but {copies} checkpoints or models take {need >> 20} MB; "
+            f"{folder} has {free >> 20} MB free, but {copies} checkpoints or models{with_best} take {need >> 20} MB; "
             "make room, or give another --monitor-path or --model-save-path"
         )
 

@@ -9,7 +9,8 @@ A checkpoint (see training/checkpoint.py for the file) holds, by name,
     process/RANK                   pools and random state of another process, as bytes
 
 and as plain values the state of the model (updates, loss scales, random state), of the data (order, position, random
-state), of the monitors (their files), and the iteration. Arguments are in args.json; learning rates follow from them.
+state), of the monitors and the evaluations (their files), and the iteration. Arguments are in args.json; learning rates
+follow from them.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import numpy as np
 from backend.processes import Processes
 from common import files
 from common.errors import UserError
+from common.progress import say
 from models import NETWORKS
-from training import checkpoint, run_folder
+from training import best_models, checkpoint, run_folder
 from training.batches import Batches
+from training.best_models import KEPT
 from training.divergence import check_finite
+from training.evaluation_log import EvaluationLog
 from training.monitors import Monitors
 from training.settings import Settings
 from training.step_losses import PendingLosses
 from weights import model_file
 
-KEPT = 3  # checkpoints, and models beside them
 OTHER_PROCESS = "process/{}"  # the name in a checkpoint of the state of a process that does not write it
 SERIES_BYTES = 600  # approximate bytes in a checkpoint of one line of every series and the timer
 
@@ -71,6 +74,7 @@ class Saver:
         batches: Batches,
         monitors: Monitors,
         losses: PendingLosses,
+        evaluations: EvaluationLog,
         processes: Processes,
     ) -> None:
         self.folder = folder
@@ -82,9 +86,18 @@ class Saver:
         self._batches = batches
         self._monitors = monitors
         self._losses = losses
+        self._evaluations = evaluations
         self._processes = processes
         self._leads = processes.rank == 0
         self._instance_share = batches.instance_share() if self._leads else {}
+
+    def start(self) -> None:
+        """Start a run from the beginning, without anything that an earlier one left that was killed soon."""
+        if self._leads:
+            self._monitors.start()
+            self._evaluations.start()
+            best_models.name_best(self.model_folder, None)
+            best_models.delete_later(self.model_folder, 0)
 
     def save(self, iteration: int) -> None:
         """Write the checkpoint after `iteration` iterations, then the model; keep the newest three in the run's folder.
@@ -104,12 +117,24 @@ class Saver:
             "model": {**state, **process_state},
             "data": self._batches.state(),
             "monitors": self._monitors.state(),
+            "evaluations": self._evaluations.state(),
             "iteration": iteration,
             "processes": self._processes.size,
         }
         self.whole = checkpoint.save(self.folder, iteration, {**values, **process_values, **others}, state)
-        self._save_model(iteration)
+        self._save_model(self._model_path(iteration), iteration)
         self._delete_old()
+
+    def save_best(self, iteration: int) -> None:
+        """Write the model after `iteration` iterations, which is the best so far, and then best.json, which names it.
+
+        Raises:
+            Diverged: where a parameter is not finite; nothing is written then.
+        """
+        check_finite(self._model.parameters())
+        self._save_model(model_file.best_path(self.model_folder, iteration), iteration)
+        best_models.name_best(self.model_folder, self._evaluations.best)
+        self._delete_old_best()
 
     def resume(self) -> int:
         """Go on from the newest whole checkpoint in the run's folder. Returns its iteration.
@@ -125,6 +150,8 @@ class Saver:
             self._batches.set_state(state["data"])
             if self._leads:
                 self._monitors.set_state(state["monitors"])
+                # checkpoints of earlier versions know of no evaluation
+                self._evaluations.set_state(state.get("evaluations", {"series": {}, "best": None}))
             iteration = operator.index(state["iteration"])
             if iteration != files.number_of(path):
                 raise ValueError(f"it is of iteration {iteration}")
@@ -134,15 +161,18 @@ class Saver:
             ) from error
         self.saved = iteration
         self.whole = path
+        if self._leads:
+            self._go_back_to_best(iteration)
         if self._leads and path == checkpoint.find(self.folder)[-1]:
             # a run may have been killed between the checkpoint and the model, or before old ones were deleted
             if not self._model_path(iteration).exists():
-                self._save_model(iteration)
+                self._save_model(self._model_path(iteration), iteration)
             self._delete_old()
         return iteration
 
-    def check_space(self, saves: int, last_iteration: int, log_step: int) -> None:
-        """Raise UserError where the disk has no room for `saves` more checkpoints and models, as far as they are kept.
+    def check_space(self, saves: int, evaluations: int, last_iteration: int, log_step: int) -> None:
+        """Raise UserError where the disk has no room for `saves` more checkpoints and models, as far as they are kept,
+        and for the best models of `evaluations` more evaluations.
 
         The monitors' series, a line every `log_step` iterations, are part of each checkpoint.
         """
@@ -155,18 +185,19 @@ class Saver:
         checkpoint_bytes = 3 * model_bytes + pool_bytes + series_bytes + (1 << 20)
         # one more than is kept, for the one that is being written
         copies = min(KEPT + 1, saves)
+        best_bytes = min(best_models.MOST, evaluations) * model_bytes
         if self.model_folder.samefile(self.folder):
-            run_folder.check_space(self.folder, copies, checkpoint_bytes + model_bytes)
+            run_folder.check_space(self.folder, copies, checkpoint_bytes + model_bytes, best_bytes)
         else:
-            run_folder.check_space(self.folder, copies, checkpoint_bytes)
+            run_folder.check_space(self.folder, copies, checkpoint_bytes, 0)
             # all models are kept there
-            run_folder.check_space(self.model_folder, saves, model_bytes)
+            run_folder.check_space(self.model_folder, saves, model_bytes, best_bytes)
 
     def _model_path(self, iteration: int) -> Path:
         return self.model_folder / f"params_{iteration:06d}.h5"
 
-    def _save_model(self, iteration: int) -> None:
-        """Write `params_NNNNNN.h5`, and the .json with all that translate.py needs."""
+    def _save_model(self, path: Path, iteration: int) -> None:
+        """Write the model as `path` (.h5), and the .json with all that translate.py needs."""
         settings = self._settings
         config = model_file.model_config(
             settings.architecture,
@@ -182,12 +213,27 @@ class Saver:
             set_order=settings.set_order,
             instance_share=self._instance_share,
         )
-        model_file.save_model(self._model_path(iteration), self._model.parameters(), config)
+        model_file.save_model(path, self._model.parameters(), config)
 
     def _delete_old(self) -> None:
         """Delete all but the newest checkpoints and models in the run's folder."""
         for stem, ending in (("checkpoint", "npz"), ("params", "h5"), ("params", "json")):
             files.keep_newest(self.folder, stem, ending, KEPT)
+        self._delete_old_best()
+
+    def _delete_old_best(self) -> None:
+        best_models.delete_unneeded(self.model_folder, [files.number_of(path) for path in checkpoint.find(self.folder)])
+
+    def _go_back_to_best(self, iteration: int) -> None:
+        """Make the best model that of the checkpoint of `iteration`; later ones will be trained once more."""
+        best = self._evaluations.best
+        path = model_file.best_path(self.model_folder, best.iteration) if best else None
+        if path and not path.exists():
+            say(f"{path} is missing: the best model is chosen from those to come")
+            self._evaluations.best = None
+        # first: it must not name a file that is gone
+        best_models.name_best(self.model_folder, self._evaluations.best)
+        best_models.delete_later(self.model_folder, iteration)
 
     def _gather_others(self, values: Dict[str, np.ndarray], state: Dict[str, Any]) -> Dict[str, np.ndarray]:
         """The states of the processes that do not write, as bytes by their names in the checkpoint."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page of pictures, in one HTML file that opens from disk and refers to nothing outside its folder.
 
-gallery.css and gallery.js are copied into the page, which needs no network, and no JavaScript to show all its pictures.
+gallery.css and the scripts are copied into the page, which needs no network, and no JavaScript to show all its pictures
+(of slides, the last).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from data import pictures
 
 STYLE = Path(__file__).with_name("gallery.css")
 SCRIPT = Path(__file__).with_name("gallery.js")
+SLIDES_SCRIPT = Path(__file__).with_name("slides.js")
 
 TOOLS = """<div class="tools">
 <label class="js">Filter by name <input type="search" id="filter" autocomplete="off" spellcheck="false"></label>
@@ -84,7 +86,11 @@ class Comparison:
 @dataclass(frozen=True)
 class Section:
     """A heading, a paragraph (may be empty), a table whose first row is its header, rows of pictures (large if `wide`),
-    and pictures to compare."""
+    and pictures to compare.
+
+    `slides` are (caption, path) of pictures of one size that are shown one at a time, the last one first; `commands`
+    are (label, command). A table that is `folded` is shown by a click.
+    """
 
     heading: str
     text: str
@@ -92,15 +98,21 @@ class Section:
     wide: bool = False
     table: Sequence[Sequence[str]] = ()
     comparisons: Sequence[Comparison] = ()
+    slides: Sequence[Tuple[str, str]] = ()
+    commands: Sequence[Tuple[str, str]] = ()
+    folded: bool = False
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
     """Write the page; all text from outside, such as file names, is escaped."""
     style = "\n" + STYLE.read_text("utf-8")
-    script = "\n" + SCRIPT.read_text("utf-8")
-    # a second line of defence: no other script runs, and only pictures beside the page are loaded
-    policy = f"default-src 'none'; img-src 'self' file:; style-src {_hash(style)}; script-src {_hash(script)}"
     has_comparisons = any(section.comparisons for section in sections)
+    has_slides = any(section.slides for section in sections)
+    needed = [script for script, is_needed in ((SCRIPT, has_comparisons), (SLIDES_SCRIPT, has_slides)) if is_needed]
+    scripts = ["\n" + script.read_text("utf-8") for script in needed]
+    allowed = " ".join(map(_hash, scripts)) or "'none'"
+    # a second line of defence: no other script runs, and only pictures beside the page are loaded
+    policy = f"default-src 'none'; img-src 'self' file:; style-src {_hash(style)}; script-src {allowed}"
     body = [
         line for i, section in enumerate(sections) for line in _section(Path(path).parent, f"section{i}", section)
     ]
@@ -111,7 +123,8 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> Non
         f"<title>{escape(title)}</title>\n<style>{style}</style></head>\n<body>\n<h1>{escape(title)}</h1>",
         TOOLS.format(links=_links(sections)) if has_comparisons else "",
         *body,
-        f"{VIEWER}\n<script>{script}</script>" if has_comparisons else "",
+        VIEWER if has_comparisons else "",
+        *(f"<script>{script}</script>" for script in scripts),
         "</body></html>\n",
     ]
     files.write_text(path, "\n".join(filter(None, page)))
@@ -169,12 +182,37 @@ def _section(folder: Path, anchor: str, section: Section) -> List[str]:
     lines = [f'<section id="{anchor}">\n<h2>{escape(section.heading)}</h2>']
     if section.text:
         lines.append(f"<p>{escape(section.text)}</p>")
-    lines += _table(section.table)
+    if section.slides:
+        lines.append(_slides(folder, section))
+    table = _table(section.table)
+    lines += ["<details><summary>Show the table</summary>", *table, "</details>"] if section.folded else table
     lines += [_row(folder, row, section.wide) for row in section.rows]
+    lines += [_command(*command) for command in section.commands]
     if section.comparisons:
         cards = [_card(folder, comparison) for comparison in section.comparisons]
         lines += ['<div class="gallery">', *cards, "</div>"]
     return [*lines, "</section>"]
+
+
+def _slides(folder: Path, section: Section) -> str:
+    """The last of a section's slides, with a slider for the others."""
+    name = escape(section.heading)
+    last = len(section.slides) - 1
+    caption, path = section.slides[last]
+    slides = escape(json.dumps([(one, quote(source)) for one, source in section.slides]))
+    slider = (
+        f'<input class="js" type="range" min="0" max="{last}" value="{last}" autocomplete="off" '
+        f'aria-label="{name}: which one is shown" aria-valuetext="{escape(caption)}">'
+    )
+    return (
+        f'<div class="row slides" data-name="{name}" data-slides="{slides}"><figure><a href="{_url(path)}">'
+        f"{_image(folder, path, f'{section.heading}, {caption}')}</a>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>{slider if last else ''}</div>"
+    )
+
+
+def _command(label: str, command: str) -> str:
+    return f'<div class="row"><h3>{escape(label)}</h3><pre><code>{escape(command)}</code></pre></div>'
 
 
 def _table(rows: Sequence[Sequence[str]]) -> List[str]:
@@ -192,10 +230,10 @@ def _table_row(cells: Sequence[str], tag: str) -> str:
 
 def _row(folder: Path, row: Row, wide: bool) -> str:
     kind = "cells wide" if wide else "cells"
-    cells = "".join(
-        f"<figure>{_image(folder, path, f'{row.title}: {caption}')}<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, path in row.cells
-    )
+    cells = ""
+    for caption, path in row.cells:
+        image = _image(folder, path, ": ".join(filter(None, (row.title, caption))))
+        cells += f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
     heading = f"<h3>{escape(row.title)}</h3>" if row.title else ""
     return f'<div class="row">{heading}<div class="{kind}">{cells}</div></div>'
 

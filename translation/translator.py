@@ -98,8 +98,9 @@ def load_translator(
     width: int | None = None,
     ins_per: int | None = None,
     background: str | None = None,
+    which: str = "newest",
 ) -> LoadedModel:
-    """Load a model (a .h5 file, or a run folder, whose newest model is taken), and print which one it is.
+    """Load a model (a .h5 file, or a run folder, whose "newest" or "best" model is taken), and print which one it is.
 
     `direction` is "AtoB" or "BtoA"; `background` is "keep" or "network" (see `Translator`). Size, instances in a pass
     and background are those of the training where they are None.
@@ -107,7 +108,7 @@ def load_translator(
     Raises:
         UserError: where the model cannot be read, has no generator for the direction, or does not say its size.
     """
-    path = model_file.find_model(model)
+    path = model_file.find_model(model, which)
     parameters, config = model_file.load_model(path)
     network = GENERATORS[direction]
     if network not in config["networks"]:

@@ -22,6 +22,8 @@ from weights.h5_reader import read_arrays
 
 Config = Dict[str, Any]
 
+BEST = "best.json"
+
 
 def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Config) -> None:
     """Write `path` (.h5) and the .json beside it, each whole or not at all; the .h5, which readers look for, last.
@@ -43,8 +45,10 @@ def save_model(path: str | Path, parameters: Dict[str, np.ndarray], config: Conf
         part.write_bytes(content.getbuffer())
 
 
-def find_model(path: str | Path) -> Path:
-    """The .h5 file `path`, or the newest `params_*.h5` of a run folder `path`.
+def find_model(path: str | Path, which: str = "newest") -> Path:
+    """The .h5 file `path`, or a model of a run folder `path`: the newest `params_*.h5`, or the one in its best.json.
+
+    `which` is "newest" or "best".
 
     Raises:
         UserError: where there is none.
@@ -53,11 +57,49 @@ def find_model(path: str | Path) -> Path:
     if not path.exists():
         raise UserError(f"no model at {path}; give a run folder (--monitor-path of train.py) or a .h5 file")
     if path.is_file():
+        if which == "best":
+            raise UserError(f"--which best is for a run folder, and {path} is a file; leave it out, or give the folder")
         return path
+    if which == "best":
+        return path / read_best(path)["file"]
     saved = files.numbered_files(path, "params", "h5")
     if not saved:
         raise UserError(f"{path} holds no params_*.h5; has the training saved a model yet? (--save-interval)")
     return saved[-1]
+
+
+def best_path(folder: Path, iteration: int) -> Path:
+    """The file for a model that is the best after `iteration` iterations."""
+    return folder / f"best_{iteration:06d}.h5"
+
+
+def write_best(folder: Path, iteration: int, facts: Dict[str, Any]) -> None:
+    """Write best.json, which names the best model of a run, whose files are there already, and `facts` about it."""
+    contents = {"file": best_path(folder, iteration).name, "iteration": iteration, **facts}
+    files.write_text(folder / BEST, json.dumps(contents, indent=2) + "\n")
+
+
+def read_best(folder: Path) -> Dict[str, Any]:
+    """The contents of a run's best.json.
+
+    Raises:
+        UserError: where there is none, it is damaged, or the model that it names is missing.
+    """
+    path = folder / BEST
+    if not path.exists():
+        raise UserError(
+            f"{folder} holds no {BEST}: the training has chosen no best model (--evaluate-interval of train.py); "
+            "give --which newest"
+        )
+    try:
+        best = read_json(path)
+        if not re.fullmatch(r"best_[0-9]+\.h5", best["file"]):
+            raise ValueError("its file is not a best_*.h5")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be used ({error}); give --which newest") from None
+    if not (folder / best["file"]).is_file():
+        raise UserError(f"{path} names {best['file']}, which is missing; give --which newest")
+    return best
 
 
 def load_model(path: str | Path) -> Tuple[Dict[str, np.ndarray], Config]:

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation during training: a few held-out pictures, always the same ones, translated and measured.
+
+The figures are those of evaluate.py that cost little (metrics/cases.py). One number, the score, says which model of a
+run is the best. It has to be 0 for a model that returns its input, which has the best background of all, and for one
+that paints over everything:
+
+- Where the truth is known (shapes data), it is the IoU of what is painted with the ideal shape of the target domain.
+- Elsewhere it is `instance_score` by a small classifier of instance crops, the one that evaluate.py has. It is trained
+  before the first evaluation, on the training pictures, and kept beside the models. A classifier knows two kinds of
+  picture only: garbage that it takes for the target domain has a high score.
+
+In both cases it is the mean over all instances of a direction, and then over both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from common.errors import UserError
+from common.progress import say
+from data import instances
+from data.items import Item, find_items
+from metrics import classifier, shape_truth
+from metrics.cases import (
+    OF_MASKS,
+    Case,
+    instance_crops,
+    measure_changes,
+    measure_shapes,
+    not_empty,
+    probability,
+    read_case,
+    translate_case,
+)
+from metrics.evaluator import read_training
+from metrics.report import TRANSLATED
+from metrics.report import Evaluation as Measurements
+from models import GENERATORS
+from training.settings import Settings
+from translation.translator import Translator
+
+PICTURES = 8  # of each domain
+PHASES = ("test", "sample")  # the first whose pictures have masks in both domains
+LEAST_ITERATIONS = 200  # between two evaluations, which take about as long as two iterations
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The means of an evaluation: by direction and by their names in `metrics.report.METRICS`, and the score from 0 to
+    1, None where nothing can tell which translations are good. `score_name` describes the score."""
+
+    of_direction: Dict[str, Dict[str, float]]
+    score: Optional[float]
+    score_name: str
+
+
+class HeldOut:
+    """The held-out pictures of a data set, and the generators in NNabla's current scope that translate them.
+
+    `model_folder` is where the classifier is kept. Nothing that the training depends on changes: neither parameters,
+    running statistics nor random states.
+
+    Raises:
+        UserError: where the data set has no held-out pictures with masks, or they cannot be read.
+    """
+
+    def __init__(self, dataroot: str | Path, settings: Settings, model_folder: Path) -> None:
+        self._dataroot = str(dataroot)
+        self._size = settings.size
+        self._model_folder = model_folder
+        self._translators = {
+            direction: Translator(network, settings.architecture, settings.ins_per, settings.keeps_background)
+            for direction, network in GENERATORS.items()
+        }
+        self.phase, items = _find(self._dataroot)
+        truths = {
+            (phase, letter): shape_truth.read_instances(dataroot, phase, letter)
+            for phase in ("train", self.phase)
+            for letter in "AB"
+        }
+        self._cases: Dict[str, List[Case]] = {}
+        self._targets: Dict[str, shape_truth.Target] = {}
+        for direction in GENERATORS:
+            source = direction[0]
+            known = truths[self.phase, source]
+            looks = truths["train", direction[-1]]
+            self._cases[direction] = self._read(items[source], settings, known or {})
+            target = shape_truth.target_of(looks) if known and looks else None
+            if target and all(case.truth for case in self._cases[direction]):
+                self._targets[direction] = target
+        # either for both directions or for none, since the score is a mean over both
+        self.knows_truth = len(self._targets) == len(GENERATORS)
+
+    @property
+    def score_name(self) -> str:
+        """A description of the score, by which the best model is chosen."""
+        if self.knows_truth:
+            return "the IoU of what is painted with the ideal shape"
+        return "how sure a classifier is of the instances, where masks and background hold"
+
+    def describe(self) -> str:
+        """The pictures and the way in which the best model is chosen, in words."""
+        counts = " and ".join(f"{len(cases)} pictures of {self.phase}{d[0]}" for d, cases in self._cases.items())
+        return f"{counts}; the best model by {self.score_name}"
+
+    def measure(self) -> Figures:
+        """Translate the pictures with the generators as they are, and measure the results."""
+        of_direction = {}
+        scores = []
+        judge = None if self.knows_truth else self._classifier
+        for direction, translator in self._translators.items():
+            measurements = Measurements()
+            values: List[float] = []
+            for case in self._cases[direction]:
+                translated = translate_case(case, translator)
+                measured = measure_changes(translated)
+                if self.knows_truth:
+                    measured.update(measure_shapes(translated, case.truth, self._targets[direction]))
+                    values += measured["picture_iou"]
+                elif judge:
+                    sureness = probability(judge, direction[-1], instance_crops(translated))
+                    measured["score_instances"] = (sureness > 0.5).astype(float).tolist()
+                    values += instance_scores(sureness, measured).tolist()
+                if not translator.ins_per:
+                    measured = {name: value for name, value in measured.items() if name not in OF_MASKS}
+                measurements.measured[TRANSLATED][case.name] = measured
+            summary = measurements.summary(TRANSLATED)
+            of_direction[direction] = {name: figure["mean"] for name, figure in summary.items()}
+            if values:
+                scores.append(float(np.mean(values)))
+        score = float(np.mean(scores)) if len(scores) == len(GENERATORS) else None
+        return Figures(of_direction, score, self.score_name)
+
+    def _read(self, items: List[Item], settings: Settings, known: Dict[str, List[shape_truth.Instance]]) -> List[Case]:
+        """The cases of the pictures, with all their instances in the order of the training, as in evaluate.py."""
+        choose: Callable[[np.ndarray], np.ndarray] = not_empty
+        if settings.ins_per:
+            rng = np.random.default_rng(0)
+            choose = partial(instances.select, ins_max=None, set_order=settings.set_order, rng=rng)
+        cases = [read_case(item, self._size, known.get(item.name, []), choose) for item in items]
+        with_instances = [case for case in cases if len(case.a)]
+        if not with_instances:
+            raise UserError(f"all masks of {items[0].image.parent} are empty")
+        return with_instances
+
+    @cached_property
+    def _classifier(self) -> Optional[classifier.Classifier]:
+        """The classifier of instances; None where the data set is too small to train one.
+
+        It is trained at the first use, which a short run never comes to.
+        """
+        try:
+            samples = {letter: read_training(self._dataroot, letter, self._size).crops for letter in "AB"}
+            trained = classifier.cached("instances", self._model_folder, samples)
+        except UserError as error:
+            say(f"no model is chosen as the best: {error}")
+            return None
+        if not trained.accuracy >= classifier.LEAST_ACCURACY:
+            say(
+                f"warning: the classifier that chooses the best model is right about {trained.accuracy:.1%} of "
+                "instances only, so its choice means little; look at the samples too"
+            )
+        return trained
+
+
+def instance_scores(sureness: np.ndarray, measured: Dict[str, List[float]]) -> np.ndarray:
+    """The scores (N,) from 0 to 1 of the instances of a translated picture.
+
+    `sureness` (N,) is the probability by which the classifier takes each for one of the target domain. It counts only
+    as far as the background is still there (SSIM), and not at all where the mask has vanished or covers over four times
+    as much. `measured` is of `measure_changes`.
+    """
+    # 0 where masks cover everything, which leaves no background
+    background = max([0.0, *measured["background_ssim"]])
+    return sureness * (1 - np.array(measured["collapsed"])) * background
+
+
+def interval(asked: Optional[int], iterations_per_epoch: int) -> int:
+    """The epochs between two evaluations (0: none), as `asked` for by --evaluate-interval, or by default."""
+    if asked is not None:
+        return asked
+    return -(-LEAST_ITERATIONS // iterations_per_epoch)
+
+
+def _find(dataroot: str) -> Tuple[str, Dict[str, List[Item]]]:
+    """The phase of the held-out pictures, and evenly spaced ones of each domain, by its letter."""
+    for phase in PHASES:
+        if not all(Path(dataroot, f"{phase}{letter}").is_dir() for letter in "AB"):
+            continue
+        items = {letter: [item for item in find_items(dataroot, phase, letter) if item.masks] for letter in "AB"}
+        if all(items.values()):
+            return phase, {letter: _spaced(found) for letter, found in items.items()}
+    names = " or ".join(f"{phase}A and {phase}B" for phase in PHASES)
+    raise UserError(f"{dataroot} has no {names} with masks")
+
+
+def _spaced(items: List[Item]) -> List[Item]:
+    chosen = np.linspace(0, len(items) - 1, min(PICTURES, len(items))).round().astype(int)
+    return [items[i] for i in chosen]

@@ -148,7 +148,7 @@ def write_page(folder: Path, text: str) -> None:
     samples = [(f"epoch {int(path.stem.split('_')[1])}", f"{RUN}/{path.name}") for path in sample_grids(folder)]
     text = (
         "The same held-out pictures each time. From left to right: input, its masks, translation, its masks; then the "
-        "same for the other direction."
+        f"same for the other direction. {RUN}/index.html shows all of them, and how good the model was at each time."
     )
     sections.append(gallery.Section("How it learned", text, [gallery.Row("", samples)], wide=True))
     curves = [("", f"{RUN}/loss_{kind}.png") for kind in KINDS]

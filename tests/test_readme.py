@@ -22,7 +22,7 @@ PATH = re.compile(r"(?!--)[\w.*{}/-]*(/[\w.*{}-]*|\w\.(py|md|sh|txt|json|h5|png|
 # files and folders that the commands make, from the user's data or beside it
 MADE = re.compile(
     r"\.venv|demo|datasets/(circle2square|jeans2skirt_ccp)|results|FOLDER_seg|NAME(_\d|_\{i\})?\.(png|json)|train[AB](_seg)?(\.json)?|index\.html"
-    r"|(sample|params|checkpoint|diverged)_NNNNNN\.\w+|loss_\*\.png|\*\.series\.txt|Training_time\.timer\.txt|args\.json"
+    r"|(sample|params|best|checkpoint|diverged)_NNNNNN\.\w+|(loss|evaluation)_\*\.png|(evaluation_)?\*\.series\.txt|Training_time\.timer\.txt|args\.json|best\.json"
     r"|metrics\.(json|md)|classifier_\*\.h5|segmenter\.json|\.predicted\.sha256|1\.png"
 )
 FLAGS_OF_OTHERS = {"--bind-to"}  # of mpirun

@@ -114,7 +114,7 @@ def numbers(folder, name):
 
 def test_the_files_of_a_run(full_run):
     kept = [LAST - 2 * EPOCH, LAST - EPOCH, LAST]
-    expected = {".lock", "args.json", "Training_time.timer.txt"}
+    expected = {".lock", "args.json", "Training_time.timer.txt", "index.html"}
     expected |= {f"{name}.series.txt" for name in SERIES} | {f"loss_{kind}.png" for kind in KINDS}
     expected |= {f"sample_{epoch:06d}.png" for epoch in range(1, EPOCHS + 1)}
     expected |= {f"checkpoint_{i:06d}.npz" for i in kept}

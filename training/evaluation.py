@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation during training: a few held-out pictures, always the same ones, translated and measured.
 
-The figures are those of evaluate.py that cost little (metrics/cases.py). One number, the score, says which model of a
-run is the best. It has to be 0 for a model that returns its input, which has the best background of all, and for one
-that paints over everything:
+The figures are those of evaluate.py that cost little (metrics/cases.py). One number, the score from 0 to 1, says which
+model of a run is the best. A model that returns its input has the best background of all, so its score has to be about
+0, and that of one that paints over everything low:
 
 - Where the truth is known (shapes data), it is the IoU of what is painted with the ideal shape of the target domain.
-- Elsewhere it is `instance_score` by a small classifier of instance crops, the one that evaluate.py has. It is trained
+  Unchanged pictures have less than 0.02, pictures in one colour below 0.5, circles in the colour of squares 0.79.
+- Elsewhere it is `instance_scores` by a small classifier of instance crops, the one that evaluate.py has. It is trained
   before the first evaluation, on the training pictures, and kept beside the models. A classifier knows two kinds of
   picture only: garbage that it takes for the target domain has a high score.
 
@@ -39,7 +40,7 @@ from metrics.cases import (
     translate_case,
 )
 from metrics.evaluator import read_training
-from metrics.report import TRANSLATED
+from metrics.report import TRANSLATED, Measured
 from metrics.report import Evaluation as Measurements
 from models import GENERATORS
 from training.settings import Settings
@@ -126,7 +127,8 @@ class HeldOut:
                 elif judge:
                     sureness = probability(judge, direction[-1], instance_crops(translated))
                     measured["score_instances"] = (sureness > 0.5).astype(float).tolist()
-                    values += instance_scores(sureness, measured).tolist()
+                    had_background = bool(measure_changes(case)["background_ssim"])
+                    values += instance_scores(sureness, measured, had_background).tolist()
                 if not translator.ins_per:
                     measured = {name: value for name, value in measured.items() if name not in OF_MASKS}
                 measurements.measured[TRANSLATED][case.name] = measured
@@ -169,15 +171,17 @@ class HeldOut:
         return trained
 
 
-def instance_scores(sureness: np.ndarray, measured: Dict[str, List[float]]) -> np.ndarray:
+def instance_scores(sureness: np.ndarray, measured: Measured, had_background: bool) -> np.ndarray:
     """The scores (N,) from 0 to 1 of the instances of a translated picture.
 
     `sureness` (N,) is the probability by which the classifier takes each for one of the target domain. It counts only
     as far as the background is still there (SSIM), and not at all where the mask has vanished or covers over four times
-    as much. `measured` is of `measure_changes`.
+    as much. `measured` is of `measure_changes`; `had_background` says whether the input has any.
     """
-    # 0 where masks cover everything, which leaves no background
-    background = max([0.0, *measured["background_ssim"]])
+    background = 1.0
+    if had_background:
+        # none is left where new masks cover all of it
+        background = max([0.0, *measured["background_ssim"]])
     return sureness * (1 - np.array(measured["collapsed"])) * background
 
 

@@ -148,11 +148,11 @@ def draw_curves(folder: str | Path) -> List[str]:
     names = [f"loss_{kind}.png" for kind in KINDS]
     for kind, name in zip(KINDS, names):
         series = {f"domain {domain}": Log(folder / f"{kind}_loss_{domain}.series.txt") for domain in "xy"}
-        draw_series(folder / name, kind.replace("_", " ") + " loss", "loss", series)
+        draw_series(folder / name, kind.replace("_", " ") + " loss", "loss", series, from_zero=True)
     return names
 
 
-def draw_series(path: Path, title: str, unit: str, series: Dict[str, Log]) -> None:
+def draw_series(path: Path, title: str, unit: str, series: Dict[str, Log], from_zero: bool = False) -> None:
     """Draw the curves of a few series, by their labels, into a PNG; the label "" is not shown."""
     with saved_figure(path, dpi=110, figsize=(6, 3.4), layout="constrained") as figure:
         axes = figure.add_subplot(xlabel="iteration", ylabel=unit, title=title)
@@ -163,7 +163,8 @@ def draw_series(path: Path, title: str, unit: str, series: Dict[str, Log]) -> No
                 axes.plot(rows[:, 0], rows[:, 1], label=label, linewidth=1, marker=marker)
         if axes.lines and any(series):
             axes.legend()
-        axes.set_ylim(bottom=0)
+        if from_zero:
+            axes.set_ylim(bottom=0)
 
 
 def name_in_events(name: str) -> str:

@@ -54,7 +54,7 @@ def write(folder: Path, facts: Facts, evaluations: EvaluationLog) -> None:
         Section("Go on", "", commands=_commands(facts, evaluations.best is not None)),
         *_settings(facts.settings),
     ]
-    write_page(folder / NAME, f"InstaGAN: the run {folder.resolve().name}", sections)
+    write_page(folder / NAME, f"InstaGAN: training run {folder.resolve().name}", sections)
 
 
 def _samples(folder: Path, progress: str) -> Section:

@@ -29,7 +29,7 @@ from training.settings import Settings
 PROCESS = "tests.helpers.several_processes"
 SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
 SMALL += "--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0".split()
-COURSE = "--max-epoch 4000 --lr-decay-start-epoch 2000 --log-step 1 --save-interval 2 --pool-size 8".split()
+COURSE = "--max-epoch 4000 --lr-decay-start-epoch 2000 --log-step 1 --save-interval 2 --pool-size 8 --evaluate-interval 1".split()
 
 
 @pytest.fixture()
@@ -114,7 +114,8 @@ def test_a_run_of_two_is_one_run_that_can_be_resumed(together, tmp_path, data, r
     finished(first)
 
     assert {path.name for path in two.iterdir()} == {path.name for path in alone.iterdir()}
-    for path in alone.glob("*.series.txt"):
+    assert len(np.loadtxt(two / "evaluation_score.series.txt", ndmin=2)) == last // 2
+    for path in alone.glob("*_loss_?.series.txt"):
         ours, theirs = (np.loadtxt(folder / path.name, ndmin=2) for folder in (two, alone))
         # pools return their input until they are full
         np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-3)

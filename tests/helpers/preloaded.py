@@ -8,6 +8,8 @@ begin_script(__name__)
 import threading
 
 import matplotlib.figure
+import scipy.ndimage  # noqa: F401
+import skimage.metrics  # noqa: F401
 from tqdm import tqdm
 
 import convert_pytorch  # noqa: F401

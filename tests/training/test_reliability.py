@@ -44,6 +44,7 @@ KILLS = {"any": 7, "cold": 3, "writing": 5, "written": 5}
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
 SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
 COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
+COURSE += "--evaluate-interval 1".split()
 
 pytestmark = pytest.mark.usefixtures("blank_curves")
 
@@ -93,15 +94,19 @@ def unfinished(folder):
 
 
 def contents(folder):
-    """The contents that must be the same bytes: parameters, Adam's moments, pools, order, random states, series."""
+    """The contents that must be the same bytes: parameters, Adam's moments, pools, order, random states, series, and the
+    best model."""
     _, arrays, state = checkpoint.load_newest(folder)
     for of_time in ("timer", "elapsed"):
         del state["monitors"][of_time]
     values = {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
     series = {path.name: path.read_bytes() for path in folder.glob("*.series.txt")}
     parameters = (folder / f"params_{state['iteration']:06d}.h5").read_bytes()
-    assert len(series) == 10 and any(name.startswith("solvers/") for name in values)
-    return values, state, series, parameters
+    best = {path.name: path.read_bytes() for path in folder.glob("best*")}
+    losses = [name for name in series if "_loss_" in name]
+    assert len(losses) == 10 and any(name.startswith("solvers/") for name in values)
+    assert "evaluation_score.series.txt" in series and "best.json" in best
+    return values, state, series, parameters, best
 
 
 def hashes(folder):
@@ -468,7 +473,7 @@ def test_too_little_room_is_told_at_the_start(run_main, data, tmp_path, monkeypa
 
 def test_the_room_that_is_asked_for_is_what_a_full_checkpoint_takes(data, tmp_path, monkeypatch, run_main):
     asked = []
-    monkeypatch.setattr(train.run_folder, "check_space", lambda folder, copies, size: asked.append((copies, size)))
+    monkeypatch.setattr(train.run_folder, "check_space", lambda folder, copies, size, _: asked.append((copies, size)))
     width = "--ngf 24 --ndf 16 --n-blocks 2 --ins-max 2 --fineSizeH 24 --loadSizeH 24 --pool-size 2".split()
     code, _, err = run_main(train, *arguments(data, tmp_path / "run", *width, "--max-iter", 2 * EPOCH))
     assert code == 0, err

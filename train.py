@@ -237,14 +237,14 @@ class Run:
         epoch's learning rate."""
         has_samples = epochs % self.args.save_image_interval == 0
         has_checkpoint = epochs % self.args.save_interval == 0
-        if self.evaluate_interval and epochs % self.evaluate_interval == 0:
+        has_evaluation = self.evaluate_interval > 0 and epochs % self.evaluate_interval == 0
+        if has_evaluation or has_samples:
+            # a NaN loss is found before anything is made of the model
             self.losses.read()
-            if self.held_out:
-                self.evaluate()
-        if has_samples:
-            self.losses.read()
-            if self.leads:
-                self.write_samples(epochs)
+        if has_evaluation and self.held_out:
+            self.evaluate()
+        if has_samples and self.leads:
+            self.write_samples(epochs)
         if has_checkpoint:
             self.saver.save(self.iteration)
         if self.leads and self.iteration < self.last_iteration:

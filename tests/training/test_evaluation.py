@@ -24,7 +24,7 @@ from common import files
 from common.errors import UserError
 from datasets import generate_shapes_dataset as shapes
 from metrics import classifier
-from metrics.report import TRANSLATED
+from metrics.report import METRICS, TRANSLATED
 from models import GENERATORS
 from tests.helpers import evaluated_runs
 from tests.helpers.browser import CHROMIUM, Browser
@@ -40,7 +40,7 @@ EPOCH, EPOCHS = 3, 5  # iterations, epochs
 LAST = EPOCH * EPOCHS
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
 SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
-COURSE = f"--max-epoch {EPOCHS} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
+COURSE = f"--max-epoch {EPOCHS} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --lambda-cyc 7".split()
 EVERY = "--evaluate-interval 1".split()
 
 pytestmark = pytest.mark.usefixtures("blank_curves")
@@ -72,6 +72,15 @@ def quick_classifier(monkeypatch):
 @pytest.fixture()
 def rising(monkeypatch):
     monkeypatch.setattr(HeldOut, "measure", evaluated_runs.measure)
+
+
+@pytest.fixture(scope="module")
+def whole(run_script, data, tmp_path_factory):
+    """A run that was never stopped, with scores that rise."""
+    folder = tmp_path_factory.mktemp("whole") / "a run"
+    done = run_script("train.py", *arguments(data, folder), prepare=evaluated_runs.use_score_of_parameters)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def arguments(data, folder, *more):
@@ -348,16 +357,12 @@ def test_files_that_are_needed(tmp_path):
 # --- stopped, killed and resumed --------------------------------------------------------------------------------------
 
 
-@pytest.fixture()
-def whole(data, tmp_path, run, rising):
-    """A run that was never stopped, whose best model changed more than once."""
-    run(data, tmp_path / "whole")
-    assert len(set(series(tmp_path / "whole")[:, 1])) == EPOCHS
-    assert files.number_of(max((tmp_path / "whole").glob("best_*.h5"))) > 2 * EPOCH
-    return tmp_path / "whole"
+def test_the_best_model_of_the_whole_run_changes(whole):
+    assert len(set(series(whole)[:, 1])) == EPOCHS
+    assert files.number_of(max(whole.glob("best_*.h5"))) > 2 * EPOCH
 
 
-def test_a_stopped_run_ends_with_the_same_bytes(whole, data, tmp_path, run, resume):
+def test_a_stopped_run_ends_with_the_same_bytes(whole, data, tmp_path, run, resume, rising):
     """It is stopped twice, in the middle of an epoch and at the end of one."""
     run(data, tmp_path / "run", "--max-iter", EPOCH + 1)
     resume(tmp_path / "run", "--max-iter", 3 * EPOCH)
@@ -393,7 +398,7 @@ def test_a_stopped_run_with_a_classifier_ends_with_the_same_bytes(
     ],
 )
 def test_killed_between_the_writes_there_is_a_whole_best_model(
-    whole, data, tmp_path, start_script, resume, event, name, existing
+    whole, data, tmp_path, start_script, resume, rising, event, name, existing
 ):
     folder = tmp_path / "run"
     kill = partial(evaluated_runs.kill_before, event, name, folder / existing)
@@ -407,7 +412,7 @@ def test_killed_between_the_writes_there_is_a_whole_best_model(
     assert ours == theirs
 
 
-def test_the_best_of_iterations_that_are_lost_is_lost(whole, data, tmp_path, start_script, resume):
+def test_the_best_of_iterations_that_are_lost_is_lost(data, tmp_path, start_script, resume, rising):
     """Killed long after its checkpoint, with a better model: resumed with an earlier end, that one never was."""
     folder = tmp_path / "run"
     kill = partial(evaluated_runs.kill_before, "os.rename", f"best_{LAST:06d}.h5", folder)
@@ -420,7 +425,9 @@ def test_the_best_of_iterations_that_are_lost_is_lost(whole, data, tmp_path, sta
     assert max(map(files.number_of, folder.glob("best_*.h5"))) <= saved
 
 
-def test_a_run_without_a_checkpoint_starts_with_no_best_model(whole, data, tmp_path, start_script, resume):
+def test_a_run_without_a_checkpoint_starts_with_no_best_model(
+    whole, data, tmp_path, start_script, resume, rising
+):
     folder = tmp_path / "run"
     kill = partial(evaluated_runs.kill_before, "os.rename", "checkpoint_000003.npz", folder / "best.json")
     assert start_script("train.py", *arguments(data, folder), prepare=kill).finish().returncode == -signal.SIGKILL
@@ -490,14 +497,8 @@ def test_the_room_for_the_best_models_is_asked_for(data, tmp_path, run, rising, 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture()
-def folder(data, tmp_path, run, rising):
-    folder = tmp_path / "a run"
-    run(data, folder, "--lambda-cyc", 7)
-    return folder
-
-
-def test_the_page_of_a_run(folder, data):
+def test_the_page_of_a_run(whole):
+    folder = whole
     page = Page(folder / "index.html")
     assert page.text("h2") == ["Samples", "Figures", "Losses", "Go on", *page.text("h2")[4:]]
     (title,) = page.text("title")
@@ -518,23 +519,17 @@ def test_the_page_of_a_run(folder, data):
     for name, form in (("picture_iou", "{:.3f}"), ("background_psnr", "{:.1f}")):
         newest = [form.format(series(folder, f"{name}_{domain}")[-1, 1]) for domain in "xy"]
         of_best = [form.format(best["figures"][direction][name]) for direction in GENERATORS]
-        start = cells.index(dict(evaluation_labels())[name])
+        start = cells.index(METRICS[name][0])
         assert cells[start + 1 : start + 5] == newest + of_best
     first, everything = cells.index("--lambda-cyc"), len(cells) - cells[::-1].index("--lambda-cyc") - 1
     assert cells[first : first + 3] == ["--lambda-cyc", "7.0", "10.0"] and cells[everything + 1] == "7.0"
     assert "--lambda-idt" not in cells[: cells.index("--no-flip")] and "--lambda-idt" in cells
 
 
-def evaluation_labels():
-    from metrics.report import METRICS
-
-    return [(name, label) for name, (label, _) in METRICS.items()]
-
-
-def test_the_commands_of_the_page_work(folder, run_main, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_work(whole, run_main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(classifier, "STEPS", 5)
-    commands = [shlex.split(command) for command in Page(folder / "index.html").text("code")]
+    commands = [shlex.split(command) for command in Page(whole / "index.html").text("code")]
     scripts = {"train.py": train, "translate.py": translate, "evaluate.py": evaluate, "export.py": export}
     assert [words[1] for words in commands] == list(scripts)
     for words in commands:
@@ -572,7 +567,7 @@ def test_figures_are_drawn_where_there_are_any(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
-def test_the_page_in_a_browser(folder, tmp_path):
+def test_the_page_in_a_browser(whole, tmp_path):
     """The slider is used by keys; the page fits a phone; without JavaScript the last sample is shown."""
 
     def shown():
@@ -580,7 +575,7 @@ def test_the_page_in_a_browser(folder, tmp_path):
 
     with Browser(tmp_path / "profile") as browser:
         for width, scheme in ((1280, "dark"), (390, "light")):
-            browser.open(folder / "index.html", width, prefers_color_scheme=scheme)
+            browser.open(whole / "index.html", width, prefers_color_scheme=scheme)
             assert browser.evaluate("document.documentElement.scrollWidth") == width
             assert shown() == "sample_000005.png"
             browser.evaluate("document.querySelector('.slides input').focus()")

@@ -148,13 +148,15 @@ def test_a_killed_run_doubles_no_iteration(data, tmp_path, start_script, run_mai
 
 @needs_package
 def test_a_run_that_starts_again_forgets_the_one_before(data, tmp_path, start_script, run_main):
+    """Neither a checkpoint nor a best model was there yet."""
     folder = tmp_path / "run"
     hold = partial(hold_first_checkpoint, tmp_path / "never")
-    process = start_script("train.py", *arguments(data, folder, "--tensorboard", "--log-step", 1), prepare=hold)
+    common = ["--tensorboard", "--evaluate-interval", 0]
+    process = start_script("train.py", *arguments(data, folder, *common, "--log-step", 1), prepare=hold)
     process.wait_for(lambda: list(folder.glob(".checkpoint_*.part.npz")))
     process.kill()
     assert events(folder)
-    code, _, err = run_main(train, *arguments(data, folder, "--tensorboard", "--log-step", 2, "--max-iter", 2))
+    code, _, err = run_main(train, *arguments(data, folder, *common, "--log-step", 2, "--max-iter", 2))
     assert code == 0, err
     assert {step for step, _, _ in events(folder)} == {1}
 

@@ -50,18 +50,21 @@ def convolution(
     normalize: bool = False,
     activation: str = "",
     skip: Optional[Tensor] = None,
+    depthwise: bool = False,
 ) -> Tensor:
     """Pad x (N, C, H, W) by `reflect`, convolve it with w, normalize each channel of each sample, activate.
 
     The result is for another convolution, or for `plain`.
 
-    `transposed` is a deconvolution to `stride` times the size; `activation` is "", "relu", "leaky_relu" (slope 0.2)
-    or "tanh"; `skip`, which needs `activation` "", is added to the result.
+    `transposed` is a deconvolution to `stride` times the size; `activation` is "", "relu", "relu6" (at most 6),
+    "leaky_relu" (slope 0.2) or "tanh"; `skip`, which needs `activation` "", is added to the result; `depthwise`
+    convolves each channel with a kernel of its own, w (C, 1, kh, kw).
     """
     if kernels.active():
         batch, channels, height, width = x.shape
         padded = (batch, channels, height + 2 * reflect, width + 2 * reflect)
-        geometry = Geometry(padded, w.shape, stride, pad, transposed, output_padding=stride - 1 if transposed else 0)
+        output_padding = stride - 1 if transposed else 0
+        geometry = Geometry(padded, w.shape, stride, pad, transposed, output_padding, depthwise)
         # the result has the layout of the skip connection that is added to it
         y_blocked = functions.can_be_blocked(geometry.y) and not isinstance(skip, nn.Variable)
         description = Description(geometry, reflect, normalize, activation, isinstance(x, Blocked), y_blocked)
@@ -73,7 +76,8 @@ def convolution(
             output_padding = (stride - 1, stride - 1)
             h = F.deconvolution(h, w, b, pad=(pad, pad), stride=(stride, stride), output_padding=output_padding)
         else:
-            h = F.convolution(h, w, b, pad=(pad, pad), stride=(stride, stride))
+            group = w.shape[0] if depthwise else 1
+            h = F.convolution(h, w, b, pad=(pad, pad), stride=(stride, stride), group=group)
     if normalize:
         h = instance_normalization(h)
     return add(skip, activate(h, activation))
@@ -108,7 +112,7 @@ def _unit(vector: nn.Variable) -> nn.Variable:
 
 
 def activate(x: nn.Variable, activation: str) -> nn.Variable:
-    """Apply "relu", "leaky_relu" (slope 0.2), "tanh", or nothing for ""."""
+    """Apply "relu", "relu6", "leaky_relu" (slope 0.2), "tanh", or nothing for ""."""
     if activation == "":
         return x
     if activation == "tanh":
@@ -117,6 +121,8 @@ def activate(x: nn.Variable, activation: str) -> nn.Variable:
     with precision.of_layers():
         if activation == "relu":
             return F.relu(x)
+        if activation == "relu6":
+            return F.minimum_scalar(F.relu(x), 6)
         if activation == "leaky_relu":
             return F.leaky_relu(x, alpha=0.2)
     raise ValueError(f"unknown activation {activation}")

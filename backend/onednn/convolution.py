@@ -18,7 +18,10 @@ from backend.onednn.threads import GRADIENTS, per_thread
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of x (N, C, H, W) by w (O, C, kh, kw), or a deconvolution by w (C, O, kh, kw)."""
+    """A convolution of x (N, C, H, W) by w (O, C, kh, kw), or a deconvolution by w (C, O, kh, kw).
+
+    In a `depthwise` convolution each channel has a kernel of its own, w (C, 1, kh, kw).
+    """
 
     x: Shape
     w: Shape
@@ -26,6 +29,12 @@ class Geometry:
     pad: int = 0
     transposed: bool = False
     output_padding: int = 0
+    depthwise: bool = False
+
+    @property
+    def grouped_w(self) -> Shape:
+        """The shape of w as oneDNN takes it: in groups of one channel where the convolution is `depthwise`."""
+        return (self.w[0], 1, *self.w[1:]) if self.depthwise else self.w
 
     @property
     def y(self) -> Shape:
@@ -78,13 +87,13 @@ class _Convolution:
         strides = (geometry.stride, geometry.stride)
         self._window = (dims(strides), dims(dilation), dims(left), dims(right))
         self._any_src = descriptor(src, ANY)
-        self._any_weights = descriptor(geometry.w, ANY)
+        self._any_weights = descriptor(geometry.grouped_w, ANY)
         any_dst = descriptor(dst, ANY)
         # the gradients' descriptors are made with a hint from the forward one
         self._hint = self._describe_forward(self._any_src, any_dst)
         self._src = blocked(src) or Layout.of(library().memory_descriptor(self._hint, "src"))
         self._dst = blocked(dst) or Layout.of(library().memory_descriptor(self._hint, "dst"))
-        self._weights = plain(geometry.w)
+        self._weights = plain(geometry.grouped_w)
         self.x_layout, self.y_layout = (self._dst, self._src) if geometry.transposed else (self._src, self._dst)
         self._kernels: Dict[str, _Kernel] = {}
 
@@ -283,6 +292,8 @@ class _FewInputs(_Convolution):
 def convolution(geometry: Geometry) -> Any:
     """Return the fastest of the three for this shape."""
     wide = min(geometry.w[2:]) >= 5 and geometry.stride == 1 and geometry.pad == 0 and not geometry.transposed
+    if geometry.depthwise:
+        return _Convolution(geometry)
     if wide and geometry.w[0] <= 4:
         return _FewOutputs(geometry)
     if wide and geometry.w[1] <= 4:

@@ -17,12 +17,13 @@ PATH = Path(sys.prefix) / "lib" / "libdnnl.so.3"
 # Constants of dnnl_types.h, version 3.2.
 F32 = 3  # data type
 ANY = 1  # format tag: oneDNN chooses the layout
-TAGS = {"a": 2, "nchw": 5, "nChw16c": 78, "nChw8c": 102}
+TAGS = {"a": 2, "nchw": 5, "goihw": 6, "nChw16c": 78, "nChw8c": 102}
 FORWARD = 64  # propagation kinds
 BACKWARD = 128
 DIRECT = 1  # convolution algorithm
-# This ReLU takes the gradient from the activation's result, so that its input need not be kept.
+# These take the gradient from the activation's result, so that its input need not be kept.
 RELU_FROM_RESULT = 256
+CLIP_FROM_RESULT = 262
 GIVEN_STATISTICS = 1  # flags of normalizations
 FUSE_RELU = 8
 USER_SCRATCHPAD = 1  # scratchpad mode

@@ -106,8 +106,8 @@ def descriptor(shape: Shape, tag: int) -> c_void_p:
 
 
 def plain(shape: Shape) -> Layout:
-    """Return the layout NCHW."""
-    return Layout.tagged(shape, "nchw")
+    """Return the layout NCHW, or of the weights (groups, O, C, kh, kw) of a convolution in groups."""
+    return Layout.tagged(shape, "nchw" if len(shape) == 4 else "goihw")
 
 
 def block_size() -> int:

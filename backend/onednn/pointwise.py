@@ -8,12 +8,25 @@ from typing import Union
 
 import numpy as np
 
-from backend.onednn.library import BACKWARD, FORWARD, FUSE_RELU, GIVEN_STATISTICS, RELU_FROM_RESULT, library
+from backend.onednn.library import (
+    BACKWARD,
+    CLIP_FROM_RESULT,
+    FORWARD,
+    FUSE_RELU,
+    GIVEN_STATISTICS,
+    RELU_FROM_RESULT,
+    library,
+)
 from backend.onednn.memory import ARENA, Layout, Shape, block_size, blocked, plain, spatial_shape, view
 from backend.onednn.primitives import Primitive, attributes, in_layout, reorder
 
 EPS = 1e-5
-_SLOPES = {"relu": 0.0, "leaky_relu": 0.2}
+# oneDNN's algorithm and its two parameters: the slope below 0 of a ReLU, the bounds of a clip
+_RECTIFIERS = {
+    "relu": (RELU_FROM_RESULT, 0.0, 0.0),
+    "leaky_relu": (RELU_FROM_RESULT, 0.2, 0.0),
+    "relu6": (CLIP_FROM_RESULT, 0.0, 6.0),
+}
 
 
 class Padding:
@@ -136,13 +149,14 @@ class Normalization:
 
 
 class Rectifier:
-    """ReLU or LeakyReLU of `size` numbers, in place; the gradient is taken from the result."""
+    """ReLU, ReLU6 or LeakyReLU of `size` numbers, in place; the gradient is taken from the result."""
 
     def __init__(self, kind: str, size: int) -> None:
         layout = Layout.tagged((size,), "a")
         side = layout.descriptor
-        algorithm = c_int(RELU_FROM_RESULT)
-        parameters = (c_float(_SLOPES[kind]), c_float(0))
+        number, first, second = _RECTIFIERS[kind]
+        algorithm = c_int(number)
+        parameters = (c_float(first), c_float(second))
         forward = library().primitive_descriptor(
             "eltwise_forward", c_int(FORWARD), algorithm, side, side, *parameters, attributes()
         )
@@ -182,5 +196,5 @@ Activation = Union[Rectifier, Tanh]
 
 
 def activation(kind: str, size: int) -> Activation:
-    """Return "relu", "leaky_relu" (slope 0.2) or "tanh" of `size` numbers."""
+    """Return "relu", "relu6", "leaky_relu" (slope 0.2) or "tanh" of `size` numbers."""
     return Tanh(size) if kind == "tanh" else Rectifier(kind, size)

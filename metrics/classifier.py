@@ -172,13 +172,13 @@ def cached(name: str, folder: Path, samples: Dict[str, Samples]) -> Classifier:
     return classifier
 
 
-def whole(picture: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) resized for the classifier of whole pictures: (64, 64, 3) uint8."""
-    return np.asarray(pictures.resized(Image.fromarray(picture), (SIZE, SIZE)))
+def whole(picture: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """A picture (H, W, 3) resized for the classifier of whole pictures: (size, size, 3) uint8."""
+    return np.asarray(pictures.resized(Image.fromarray(picture), (size, size)))
 
 
-def instance_crop(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The square around one instance of a picture (H, W, 3), with a margin, as (64, 64, 3) uint8.
+def instance_crop(picture: np.ndarray, mask: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """The square around one instance of a picture (H, W, 3), with a margin, as (size, size, 3) uint8.
 
     `mask` (H, W) bool must not be empty; beyond the picture its border is repeated.
     """
@@ -190,7 +190,7 @@ def instance_crop(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     first_column = (box_columns.start + box_columns.stop - side) // 2
     rows = np.clip(np.arange(first_row, first_row + side), 0, height - 1)
     columns = np.clip(np.arange(first_column, first_column + side), 0, width - 1)
-    return whole(picture[rows[:, None], columns[None]])
+    return whole(picture[rows[:, None], columns[None]], size)
 
 
 def _digest(samples: Dict[str, Samples]) -> str:

@@ -27,6 +27,7 @@ METRICS = {
     "score_instances": ("classification score, instance crops", "{:.1%}"),
     "background_psnr": ("background PSNR, dB", "{:.1f}"),
     "background_ssim": ("background SSIM", "{:.3f}"),
+    "background_distance": ("background distance, EfficientNet-Lite0's features", "{:.4f}"),
     "area_ratio": ("area of the new mask / of the old", "{:.2f}"),
     "collapsed": ("masks that vanished or grew over 4 times", "{:.1%}"),
     "agreement": ("masks and what changed agree, IoU", "{:.3f}"),
@@ -35,6 +36,10 @@ METRICS = {
     "picture_iou": ("picture: IoU of what is painted with the ideal shape", "{:.3f}"),
     "picture_shape": ("picture: what is painted is nearest to the target shape", "{:.1%}"),
     "colour_error": ("colour error, of 255", "{:.1f}"),
+    "frechet_pictures": ("Fréchet distance of EfficientNet-Lite0's features, whole pictures", "{:.1f}"),
+    "frechet_instances": ("Fréchet distance of EfficientNet-Lite0's features, instance crops", "{:.1f}"),
+    "kernel_pictures": ("kernel distance of EfficientNet-Lite0's features, whole pictures", "{:.3f}"),
+    "kernel_instances": ("kernel distance of EfficientNet-Lite0's features, instance crops", "{:.3f}"),
     "fid": ("FID, NNabla's Inception-v3", "{:.1f}"),
     "kid": ("KID, NNabla's Inception-v3", "{:.4f}"),
 }
@@ -44,7 +49,7 @@ CELLS = ("input", "its masks", "translated", "translated masks", "change")
 
 HOW_TO_READ = (
     "Compare each figure of the translations with the other two: that of the untouched input, and that of real "
-    "pictures of the target domain. After ± is the standard error of the mean."
+    "pictures of the target domain. After ± is the standard error of the mean; in brackets is a 95 % interval."
 )
 
 Measured = Dict[str, List[float]]
@@ -55,12 +60,12 @@ class Evaluation:
     """The evaluation of one direction.
 
     `measured` are the values of each picture by column, picture and metric; `overall` are figures of all pictures
-    together (FID) by column and metric; `ranks` are numbers from 0 to 1 by which translations are ranked, best first,
-    and `ranked_by` describes them.
+    together (FID) by column and metric, as in `summary`; `ranks` are numbers from 0 to 1 by which translations
+    are ranked, best first, and `ranked_by` describes them.
     """
 
     measured: Dict[str, Dict[str, Measured]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
-    overall: Dict[str, Dict[str, float]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
+    overall: Dict[str, Dict[str, Dict[str, Any]]] = field(default_factory=lambda: {name: {} for name in COLUMNS})
     ranks: Dict[str, float] = field(default_factory=dict)
     ranked_by: str = ""
 
@@ -70,7 +75,7 @@ class Evaluation:
         Instances of one picture are correlated, so the standard error is that of a mean over clusters, the pictures (a
         ratio estimator; Cochran, Sampling Techniques, section 6.4). It is absent for a single picture.
         """
-        summary: Dict[str, Dict[str, Any]] = {name: {"mean": value} for name, value in self.overall[column].items()}
+        summary = dict(self.overall[column])
         for name in METRICS:
             of_pictures = [measured[name] for measured in self.measured[column].values() if measured.get(name)]
             if of_pictures:
@@ -233,6 +238,9 @@ def _check(evaluation: Any) -> None:
 def _cell(form: str, summary: Optional[Dict[str, Any]]) -> str:
     if summary is None:
         return ""
+    if "interval" in summary:
+        low, high = summary["interval"]
+        return f"{form.format(summary['mean'])} ({form.format(low)} to {form.format(high)})"
     if not summary.get("standard_error"):
         return form.format(summary["mean"])
     return f"{form.format(summary['mean'])} ± {form.format(summary['standard_error'])}"

@@ -24,8 +24,9 @@ _NOT_WANTED: Gradient = (0, False)
 class Description:
     """A layer on x (N, C, H, W): reflection padding, convolution, then normalization and activation.
 
-    `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "relu6" (at most
-    6), "leaky_relu" (slope 0.2) or "tanh". `x_blocked` and `y_blocked`: whether x comes, and y goes, in blocks of channels (see `can_be_blocked`).
+    `geometry.x` is the shape after padding by `reflect`. `activation` is "", "relu", "relu6" (at most 6), "leaky_relu"
+    (slope 0.2) or "tanh". `x_blocked` and `y_blocked`: whether x comes, and y goes, in blocks of channels (see
+    `can_be_blocked`).
     """
 
     geometry: Geometry

@@ -91,6 +91,10 @@ def accuracies(evaluations: Dict[str, Evaluation]) -> str:
     for name, evaluation in evaluations.items():
         accuracy = ", ".join(f"{value:.1%} of {kind}" for kind, value in evaluation["classifier_accuracy"].items())
         lines.append(f"- {name}: the classifiers are right about {accuracy} that they were not trained on")
+    kinds = {name: evaluation.get("classifiers", "small") for name, evaluation in evaluations.items()}
+    if len(set(kinds.values())) > 1:
+        described = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        lines.append(f"- Warning: the classification scores are of different classifiers ({described})")
     return "\n".join(lines) + "\n"
 
 

@@ -146,7 +146,7 @@ def between_maps(one: List[np.ndarray], other: List[np.ndarray], where: np.ndarr
 
     As LPIPS (Zhang et al., 2018), without its learned weights: at each place the squared distance of the features, each
     scaled to length 1; then the mean over the places, which count by the share of `where` in them, and the mean over
-    the stages. 0 is the same, 2 the opposite. None where `where` is empty.
+    the stages. 0 is the same, 4 the opposite. None where `where` is empty.
     """
     if not where.any():
         return None

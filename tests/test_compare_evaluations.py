@@ -83,6 +83,23 @@ def test_evaluations_of_other_data_are_not_compared(evaluation, compare, tmp_pat
     assert code == 2 and "compare evaluations of the same" in err and not (tmp_path / "out").exists()
 
 
+def test_the_distances_are_shown_with_their_intervals_and_older_evaluations_without(evaluation, compare):
+    """metrics.json of older versions has no distances, and does not name its classifiers."""
+    old, new = evaluation("old", 20.0), evaluation("new", 30.0, classifiers="EfficientNet-Lite0")
+    found = json.loads((new / "metrics.json").read_text())
+    summary = found["directions"]["AtoB"]["summary"]
+    summary[TRANSLATED]["kernel_pictures"] = {"mean": 0.02, "interval": [0.01, 0.035]}
+    summary[TRANSLATED]["background_distance"] = {"mean": 0.5, "values": 3, "pictures": 3, "standard_error": 0.02}
+    (new / "metrics.json").write_text(json.dumps(found))
+    code, said, err = compare(f"old={old}", f"new={new}")
+    assert code == 0, err
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("|")]
+    label = report.METRICS["kernel_pictures"][0]
+    assert [label, "", "", "0.020 (0.010 to 0.035)", ""] in rows
+    assert [report.METRICS["background_distance"][0], "", "", "0.5000 ± 0.0200", ""] in rows
+    assert "different classifiers (old: small, new: EfficientNet-Lite0)" in said
+
+
 def test_names_are_not_read_as_formulas(evaluation, compare):
     assert compare(f"a$\\q$={evaluation('one', 20.0)}", f"two={evaluation('two', 30.0)}")[0] == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import nnabla as nn
@@ -18,12 +19,13 @@ import evaluate
 from backend import kernels
 from data import instances, pictures
 from data.items import find_items
-from metrics import cases, classifier, inception, report, scores, shape_truth
+from metrics import cases, classifier, efficientnet_lite0, inception, report, scores, shape_truth
 from metrics.cases import Case, Judge
 from metrics.evaluator import notes
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from metrics.shape_truth import Target
 from models import NETWORKS, Architecture, create_parameters
+from tests.helpers.lite import load_lite
 from weights import model_file
 
 RED, BLUE = np.array([225, 35, 35]), np.array([40, 60, 235])
@@ -224,8 +226,10 @@ def weights(tmp_path_factory):
 
 @pytest.fixture()
 def run(monkeypatch, run_main, data, model, tmp_path):
-    """Run evaluate.py's main here, into `out`; return (exit code, standard output, standard error)."""
+    """Run evaluate.py's main here, into `out`, without EfficientNet-Lite0, which takes longer; return (exit code,
+    standard output, standard error)."""
     monkeypatch.setattr(classifier, "STEPS", 6)
+    monkeypatch.setattr(efficientnet_lite0, "PACKAGE", "a_package_that_is_not_installed")
 
     def run(*arguments, out=tmp_path / "out"):
         return run_main(evaluate, "--model", model, "--dataroot", data, "--output", out, "-c", "cpu", *arguments)
@@ -295,6 +299,100 @@ def test_the_whole_command(run, data, model, weights, tmp_path, run_script):
     assert real["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
     expected = scores.frechet_distance(features("testA"), features("trainB"))
     assert untouched["fid"]["mean"] == pytest.approx(expected, rel=1e-3)
+
+
+class Colours:
+    """Replaces EfficientNet-Lite0: the features of a picture are its mean colours, those of its stages are itself."""
+
+    def features(self, shown):
+        found = np.zeros((len(shown), efficientnet_lite0.FEATURES), np.float32)
+        if shown:
+            found[:, :3] = [image.mean(axis=(0, 1)) for image in shown]
+        return found
+
+    def stages(self, shown):
+        return [np.stack(shown).transpose(0, 3, 1, 2).astype(np.float32)]
+
+
+@pytest.fixture()
+def with_colours(run, monkeypatch, tmp_path):
+    """Evaluations have a network, quick and known."""
+    monkeypatch.setattr(efficientnet_lite0, "find", lambda: tmp_path / "colours.pth")
+    monkeypatch.setattr(efficientnet_lite0, "load", lambda path: Colours())
+
+
+def test_with_a_network_its_features_judge_and_are_compared(run, with_colours, data, model, tmp_path):
+    code, said, err = run()
+    assert code == 0, err
+    assert "small classifiers" not in said
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["classifiers"] == "EfficientNet-Lite0"
+    # red circles and blue squares
+    assert found["classifier_accuracy"]["instances"] == 1
+    untouched, translated, real = (found["directions"]["AtoB"]["summary"][c] for c in report.COLUMNS)
+    assert untouched["score_instances"]["mean"] == 0 and real["score_instances"]["mean"] == 1
+    assert untouched["background_distance"]["mean"] == 0 < translated["background_distance"]["mean"]
+    for name in ("frechet_pictures", "frechet_instances", "kernel_pictures", "kernel_instances"):
+        low, high = untouched[name]["interval"]
+        assert low <= untouched[name]["mean"] <= high
+        assert real[name]["mean"] < untouched[name]["mean"]
+
+    # from the data alone: the means of both domains' colours are this far apart, and the deviations add to that
+    def colours(folder):
+        paths = sorted(p for p in (data / folder).iterdir() if p.stem != "empty")
+        return np.array([classifier.whole(pictures.read_picture(p), 224).mean(axis=(0, 1)) for p in paths])
+
+    a, b = colours("testA"), colours("trainB")
+    apart = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
+    assert untouched["frechet_pictures"]["mean"] == pytest.approx(apart, rel=0.25)
+    assert (model.parent / "features_colours.npy").is_file()
+    assert " to " in (tmp_path / "out" / "metrics.md").read_text().split("Fréchet")[1]
+    other = run("--direction", "AtoB", out=tmp_path / "again")
+    assert other[0] == 0
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert again["directions"]["AtoB"] == found["directions"]["AtoB"]
+
+
+def test_without_the_package_all_is_as_before_and_one_line_says_so(run, tmp_path):
+    code, said, err = run("--direction", "AtoB")
+    assert code == 0, err
+    assert [line for line in said.splitlines() if "requirements-scores.txt" in line] == [efficientnet_lite0.HOW_TO_GET]
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["classifiers"] == "small"
+    summary = found["directions"]["AtoB"]["summary"]
+    assert all("kernel_pictures" not in column and "background_distance" not in column for column in summary.values())
+
+
+def test_the_distance_of_backgrounds_ignores_what_is_in_any_mask():
+    squares = masks_of("square")
+    one = case(squares, squares)
+    assert (one.x != one.y).any()
+    # identical outside the masks
+    assert cases.measure_background(one, Colours()) == {"background_distance": [0]}
+    one.y[0, 0] = 255 - one.y[0, 0]
+    found = cases.measure_background(one, Colours())["background_distance"][0]
+    assert found > 0
+    # whatever is painted inside
+    one.y[squares[0]] = 7
+    assert cases.measure_background(one, Colours())["background_distance"] == [found]
+    corner = np.zeros((1, *SIZE), bool)
+    corner[:, :2, :2] = True
+    assert cases.measure_background(replace(one, spared=corner), Colours()) == {"background_distance": [0]}
+    everything = np.ones((1, *SIZE), bool)
+    assert cases.measure_background(replace(one, a=everything), Colours()) == {"background_distance": []}
+    assert cases.measure_background(one, None) == {}
+
+
+def test_the_distance_of_backgrounds_by_the_network_grows_with_the_change():
+    network = load_lite()
+    squares = masks_of("square")
+    found = []
+    for change in (0, 8, 40):
+        one = case(squares, squares)
+        noise = np.random.default_rng(1).integers(-change, change + 1, one.y.shape)
+        one.y[:] = np.clip(one.y + noise, 0, 255)
+        found += cases.measure_background(one, network)["background_distance"]
+    assert found[0] == 0 < found[1] < found[2]
 
 
 class Sources(HTMLParser):

@@ -52,8 +52,8 @@ def test_of_many_samples_distances_are_those_of_the_gaussians(monkeypatch, shift
     one, other = gaussians(shift)
     rng = np.random.default_rng(0)
     sets = drawn(one, 1000, rng), drawn(other, 1000, rng)
-    assert distances.diagonal_frechet(*sets).value == pytest.approx(true_frechet(one, other), abs=0.1)
-    assert distances.kernel(*sets, rng).value == pytest.approx(true_kernel(one, other), abs=0.02)
+    assert distances.diagonal_frechet(*sets).value == pytest.approx(true_frechet(one, other), rel=0.15, abs=0.02)
+    assert distances.kernel(*sets, rng).value == pytest.approx(true_kernel(one, other), rel=0.15, abs=0.003)
 
 
 @pytest.mark.parametrize("shift", [0, 0.1, 0.3])

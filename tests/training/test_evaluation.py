@@ -485,13 +485,15 @@ def test_a_checkpoint_with_senseless_evaluations_is_refused(data, tmp_path, run,
 
 
 def test_the_room_for_the_best_models_is_asked_for(data, tmp_path, run, rising, monkeypatch):
-    """As much as they take at most, which is while another is written."""
+    """As much as they take at most: one for each of three checkpoints, the newest, and another that is being written."""
     asked = []
     monkeypatch.setattr(train.run_folder, "check_space", lambda folder, copies, size, best: asked.append(best))
     run(data, tmp_path / "run")
-    model = (tmp_path / "run" / f"params_{LAST:06d}.h5").stat().st_size
-    largest = max(len(list((tmp_path / "run").glob("best_*.h5"))), 4) + 1
-    assert largest * model * 0.8 < asked[0] < largest * model * 1.1
+    run(data, tmp_path / "short", "--max-iter", 2 * EPOCH)
+    parameters, _ = model_file.load_model(model_file.find_model(tmp_path / "run"))
+    model = sum(values.nbytes for values in parameters.values())
+    assert asked == [5 * model, 2 * model]
+    assert 2 < len(list((tmp_path / "run").glob("best_*.h5"))) < 5
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

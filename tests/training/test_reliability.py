@@ -94,8 +94,8 @@ def unfinished(folder):
 
 
 def contents(folder):
-    """The contents that must be the same bytes: parameters, Adam's moments, pools, order, random states, series, the best
-    model."""
+    """The contents that must be the same bytes: parameters, Adam's moments, pools, order, random states, series, and
+    the best model."""
     _, arrays, state = checkpoint.load_newest(folder)
     for of_time in ("timer", "elapsed"):
         del state["monitors"][of_time]

@@ -10,6 +10,7 @@ import threading
 import matplotlib.figure
 from tqdm import tqdm
 
+import app  # noqa: F401
 import convert_pytorch  # noqa: F401
 import evaluate  # noqa: F401
 import segment  # noqa: F401

@@ -165,7 +165,8 @@ class Evaluator:
         for domain in "AB":
             self.real_features[domain] = FeatureSet(store)
             mirrored[domain] = FeatureSet(store)
-            for picture, masks in training_pictures(self.settings.dataroot, domain, self.settings.size, MOST_FOR_FEATURES):
+            training = training_pictures(self.settings.dataroot, domain, self.settings.size, MOST_FOR_FEATURES)
+            for picture, masks in training:
                 views = views_of(picture, [classifier.instance_crop(picture, mask, size) for mask in masks])
                 self.real_features[domain].add(views)
                 mirrored[domain].add(feature_sets.mirrored(views))

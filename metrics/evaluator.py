@@ -160,14 +160,14 @@ class Evaluator:
 
         The features of both domains' pictures as they are stay in `real_features`.
         """
-        size = efficientnet_lite0.SIZE
+        settings = self.settings
         mirrored = {}
         for domain in "AB":
             self.real_features[domain] = FeatureSet(store)
             mirrored[domain] = FeatureSet(store)
-            training = training_pictures(self.settings.dataroot, domain, self.settings.size, MOST_FOR_FEATURES)
-            for picture, masks in training:
-                views = views_of(picture, [classifier.instance_crop(picture, mask, size) for mask in masks])
+            for picture, masks in training_pictures(settings.dataroot, domain, settings.size, MOST_FOR_FEATURES):
+                crops = [classifier.instance_crop(picture, mask, efficientnet_lite0.SIZE) for mask in masks]
+                views = views_of(picture, crops)
                 self.real_features[domain].add(views)
                 mirrored[domain].add(feature_sets.mirrored(views))
         store.save()

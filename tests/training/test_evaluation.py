@@ -485,7 +485,7 @@ def test_a_checkpoint_with_senseless_evaluations_is_refused(data, tmp_path, run,
 
 
 def test_the_room_for_the_best_models_is_asked_for(data, tmp_path, run, rising, monkeypatch):
-    """As much as they take at most: one for each of three checkpoints, the newest, and another that is being written."""
+    """As much as they take at most: one for each of three checkpoints, the newest, and one that is being written."""
     asked = []
     monkeypatch.setattr(train.run_folder, "check_space", lambda folder, copies, size, best: asked.append(best))
     run(data, tmp_path / "run")

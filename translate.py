@@ -20,25 +20,20 @@ from common.errors import UserError, begin_script, collected, printable, run_mai
 
 begin_script(__name__)
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from args import translate_args
 from backend import context
 from common import files
 from common.progress import say
-from data import pictures
-from data.items import Item, find_items, mask_folder_of, tell_not_taken
+from data.items import find_items, mask_folder_of, tell_not_taken
 from masks.mask_source import counted
-from masks.reader import MaskOptions, MaskReader, find_annotations, mask_reader
+from masks.reader import MaskOptions, find_annotations, mask_reader
 from translation.inputs import find_inputs
-from translation.keep_size import View, translate_in_place
-from translation.placed_mask import PlacedMask
-from translation.results import Results, Translation
+from translation.one_picture import prepare, translate_prepared
+from translation.results import Results
 from translation.selection import Selection
-from translation.translator import LoadedModel, load_translator
-from translation.whole_picture import translate_whole
+from translation.translator import load_translator
 
 
 def main() -> int:
@@ -77,7 +72,8 @@ def main() -> int:
         try:
             for item in tqdm(items, desc=f"translating {args.direction}", unit="picture", disable=len(items) == 1):
                 with collected(failures, item.image):
-                    translation = translate_item(item, model, read_masks, selection, args.keep_size)
+                    prepared = prepare(item, model, read_masks, selection, args.keep_size)
+                    translation = translate_prepared(prepared, model)
                     count = len(translation.new_masks)
                     plural = "" if count == 1 else "s"
                     results.add(item.name, translation, f"{item.name} ({args.direction}, {count} instance{plural})")
@@ -108,27 +104,6 @@ def check_masks(args: argparse.Namespace, ins_per: int, one_picture: bool) -> No
             "--image needs its instance masks: --masks photo_0.png photo_1.png ..., or a --box around each instance, "
             "or a --segmenter"
         )
-
-
-def translate_item(
-    item: Item, model: LoadedModel, read_masks: MaskReader, selection: Selection, keep_size: bool
-) -> Translation:
-    """Translate one picture: at its own size, instance by instance, or resized to the model's size."""
-    picture = pictures.read_picture(item.image)
-    profile = pictures.colour_profile(item.image)
-    translator = model.translator
-    size = picture.shape[:2] if keep_size else model.size
-    # one mask after the other: a large picture's masks are large too
-    masks = {number: PlacedMask.of(pictures.cut(level, size)) for number, level in read_masks(item, picture)}
-    chosen = selection.choose(item, masks) if translator.ins_per else []
-    instances = [masks[number] for number in chosen]
-    if keep_size:
-        view = View(model.size, model.instance_share)
-        translated, new_masks = translate_in_place(picture, instances, translator.translate, view, translator.ins_per)
-    else:
-        picture = np.asarray(pictures.resized(Image.fromarray(picture), size))
-        translated, new_masks = translate_whole(picture, instances, translator)
-    return Translation(picture, translated, masks, dict(zip(chosen, new_masks)), profile)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of train.py, translate.py, evaluate.py, segment.py and export.py, checked before all else."""
+"""The command lines of train.py, translate.py, evaluate.py, segment.py, export.py and app.py, checked first."""
 
 from __future__ import annotations
 
@@ -149,6 +149,33 @@ def export_args(description: str, argv: Sequence[str] | None = None) -> argparse
     if args.format == "nnp" and args.type_config == "half":
         raise UserError("--type-config half is for --format onnx; leave it out for nnp")
     return args
+
+
+def app_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line of app.py.
+
+    Raises:
+        UserError: where arguments are wrong.
+    """
+    parser = Parser(description)
+    add = parser.add_argument
+    add(
+        "--model",
+        action="append",
+        required=True,
+        help="run folder of train.py (its newest model is taken), or a .h5 file; may be given several times",
+    )
+    add("--segmenter", default=None, help="model of segment.py that finds the instances, for those who ask for it")
+    add("--port", type=whole(0, 65535), default=8000, help="port of the page; 0 takes a free one")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; by default only programs on this machine can connect. With any other, such as "
+        "0.0.0.0, everybody who reaches this machine can translate and see the models' sample pictures: there is no "
+        "password and no encryption",
+    )
+    _add_context(parser.add_argument_group("device"))
+    return parser.parse_args(argv)
 
 
 def _train_parser(description: str) -> Parser:

@@ -71,10 +71,10 @@ class Results:
         size = translation.after.shape[:2]
         page_size = size_on_page(size)
         profile = translation.colour_profile
-        before = self._write(f"inputs/{name}.png", _reduced(translation.before, page_size), profile)
+        before = self._write(f"inputs/{name}.png", reduced(translation.before, page_size), profile)
         ranks = _ranks(translation)
         old_masks = {
-            rank: _reduced(translation.old_masks[number].at(size), page_size) for number, rank in ranks.items()
+            rank: reduced(translation.old_masks[number].at(size), page_size) for number, rank in ranks.items()
         }
         new_masks: Dict[int, np.ndarray] = {}
         links = []
@@ -82,7 +82,7 @@ class Results:
             colour = f"#{bytes(instance_colour(rank)).hex()}"
             if number in translation.new_masks:
                 mask = translation.new_masks[number].at(size)
-                new_masks[rank] = _reduced(mask, page_size)
+                new_masks[rank] = reduced(mask, page_size)
                 links.append(Link(f"mask {number}", self._write(f"masks/{name}_{number}.png", mask), colour))
             else:
                 links.append(Link(f"{number}, left as it is", before, colour))
@@ -91,7 +91,7 @@ class Results:
         small = f"page/small_{name}.png"
         (self.folder / small).unlink(missing_ok=True)
         if page_size != size:
-            after = self._write(small, _reduced(translation.after, page_size), profile)
+            after = self._write(small, reduced(translation.after, page_size), profile)
             links.insert(0, Link(f"full size ({size[1]}x{size[0]})", image))
         outlines_before = self._write_outlines(f"page/before_{name}.png", old_masks)
         outlines_after = self._write_outlines(f"page/after_{name}.png", new_masks)
@@ -139,6 +139,6 @@ def _ranks(translation: Translation) -> Dict[int, int]:
     return {number: rank for rank, number in enumerate(sorted(translation.old_masks))}
 
 
-def _reduced(array: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+def reduced(array: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
     """A picture or mask reduced to `size`, averaging over all its pixels."""
     return array if array.shape[:2] == size else np.asarray(Image.fromarray(array).resize(size[::-1], Image.BOX))

@@ -12,13 +12,17 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence, Tuple
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
 )
+
+# of keys that are not letters
+KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "Delete": 46}
+KEY_CODES.update(ArrowLeft=37, ArrowUp=38, ArrowRight=39, ArrowDown=40)
 
 
 class Browser:
@@ -64,15 +68,17 @@ class Browser:
         """Send a command of the protocol to the page; return its result."""
         return self._send(method, parameters, sessionId=self._session)
 
-    def open(self, path: Path, width: int, height: int = 1600, **media: str) -> None:
-        """Load a file at this size of the window, with media features such as `prefers_color_scheme="dark"`."""
+    def open(self, page: Path | str, width: int, height: int = 1600, **media: str) -> None:
+        """Load a file or an address at this size of the window, with media features such as
+        `prefers_color_scheme="dark"`."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
         features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
         self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
+        address = page.as_uri() if isinstance(page, Path) else page
+        self.call("Page.navigate", url=address)
+        self.wait_for("document.readyState === 'complete' && location.protocol !== 'about:'")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
@@ -86,6 +92,45 @@ class Browser:
         while not self.evaluate(condition):
             assert time.monotonic() < end, f"not within {seconds} s: {condition}"
             time.sleep(0.02)
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """Choose files in an `input`, as its dialog does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def click(self, selector: str) -> None:
+        """Click the middle of an element, which is scrolled to."""
+        place = f"document.querySelector({selector!r})"
+        self.evaluate(f"{place}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        x, y, width, height = self.evaluate(f"(r => [r.x, r.y, r.width, r.height])({place}.getBoundingClientRect())")
+        self.drag([(x + width / 2, y + height / 2)])
+
+    def drag(self, points: Sequence[Tuple[float, float]]) -> None:
+        """Press the mouse at the first point of the window, move it over the others, and release it at the last."""
+        held = {"button": "left", "clickCount": 1}
+        for kind, place, buttons in [
+            ("mouseMoved", points[0], 0),
+            ("mousePressed", points[0], 1),
+            *(("mouseMoved", point, 1) for point in points[1:]),
+            ("mouseReleased", points[-1], 0),
+        ]:
+            self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], buttons=buttons, **held)
+
+    def touch(self, points: Sequence[Tuple[float, float]]) -> None:
+        """Move a finger over these points of the window."""
+        for kind, point in [("touchStart", points[0]), *(("touchMove", point) for point in points[1:])]:
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": point[0], "y": point[1]}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def press(self, *keys: str, modifiers: int = 0) -> None:
+        """Press keys, by their names in JavaScript; `modifiers` are the protocol's: 2 is Ctrl, 8 is Shift."""
+        for key in keys:
+            letter = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 and not modifiers & 2 else "")
+            code = KEY_CODES.get(key, ord(key[0].upper()))
+            values = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+            self.call("Input.dispatchKeyEvent", type="keyDown", text=letter, **values)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 
     def screenshot(self, x: int, y: int, width: int, height: int) -> bytes:
         """A screenshot of a part of the window, as a PNG."""

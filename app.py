@@ -14,6 +14,7 @@ import errno
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -51,10 +52,18 @@ def main() -> None:
         # the usual end
         pass
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     print("stopped", flush=True)
     # a pass in the networks' thread cannot be interrupted, and Python would wait for its end
     os._exit(0)
+
+
+def remove(folder: Path) -> None:
+    """Remove the temporary folder; a second Ctrl-C does not stop that."""
+    tempfile.tempdir = None
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shutil.rmtree(folder, ignore_errors=True)
+    signal.signal(signal.SIGINT, handler)
 
 
 def check_packages() -> None:

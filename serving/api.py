@@ -140,9 +140,7 @@ class Api:
 
     def translate(self) -> Tuple[Response, int, Dict[str, str]]:
         """Put a translation into the queue."""
-        forms.check_fields(
-            request, ("picture", "model", "direction", "boxes", "segment", "select"), ("image", "masks")
-        )
+        forms.check_fields(request, ("picture", "model", "direction", "boxes", "segment", "select"), ("image", "masks"))
         model = forms.model(request, self._networks.models)
         direction = forms.choice(request, "direction", list(model.directions), next(iter(model.directions)))
         id, folder = self._new_folder()

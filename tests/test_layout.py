@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TRANSLATION = {"common", "data", "backend", "models", "weights"}
 BELOW_SCRIPTS = {*TRANSLATION, "losses", "masks", "translation", "training", "metrics", "exporting", "instagan", "args"}
-SCRIPTS = ("train", "translate", "evaluate", "segment", "export", "convert_pytorch", "compare_evaluations", "demo", "app")
+SCRIPTS = (
+    *("train", "translate", "evaluate", "segment", "export", "convert_pytorch", "compare_evaluations", "demo", "app"),
+)
 
 # A name stands for a folder with all its modules, a file at the top, or one module of a folder. Each folder may also
 # import its own modules.

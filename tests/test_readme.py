@@ -23,7 +23,7 @@ PATH = re.compile(r"(?!--)[\w.*{}/-]*(/[\w.*{}-]*|\w\.(py|md|sh|txt|json|h5|png|
 MADE = re.compile(
     r"\.venv|demo|datasets/(circle2square|jeans2skirt_ccp)|results|FOLDER_seg|NAME(_\d|_\{i\})?\.(png|json)|train[AB](_seg)?(\.json)?|index\.html"
     r"|(sample|params|best|checkpoint|diverged)_NNNNNN\.\w+|(loss|evaluation)_\*\.png|(evaluation_)?\*\.series\.txt|Training_time\.timer\.txt|args\.json|best\.json"
-    r"|metrics\.(json|md)|classifier_\*\.h5|segmenter\.json|\.predicted\.sha256|1\.png"
+    r"|/api/.*|metrics\.(json|md)|classifier_\*\.h5|segmenter\.json|\.predicted\.sha256|1\.png"
 )
 FLAGS_OF_OTHERS = {"--bind-to"}  # of mpirun
 
@@ -173,6 +173,7 @@ def test_options_that_are_named_exist(parse):
         "segment.py": ["predict", "--dataroot=d"],
         "convert_pytorch.py": ["--source=s", "--output=o.h5"],
         "export.py": ["--model=m", "--output=o.onnx"],
+        "app.py": ["--model=m"],
         "examples/onnx_translate.py": ["--model=m", "--image=i"],
         "compare_evaluations.py": ["a=b"],
         "datasets/check_dataset.py": ["d"],
@@ -202,6 +203,7 @@ def default_of(action):
         ("docs/training.md", "train.py", []),
         ("docs/translating.md", "translate.py", ["--model=m", "--image=i"]),
         ("docs/deploying.md", "export.py", ["--model=m", "--output=o.onnx"]),
+        ("docs/app.md", "app.py", ["--model=m"]),
     ],
 )
 def test_the_table_of_options_is_that_of_the_script(parse, document, script, arguments):

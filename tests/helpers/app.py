@@ -26,15 +26,11 @@ ADDRESS = "http://127.0.0.1:8000"
 ENDED = ("done", "failed", "cancelled")
 
 
-def make_client(
-    folder: Path, *arguments: Any, samples: Sequence[Sample] = (), host: str = "127.0.0.1"
-) -> FlaskClient:
+def make_client(folder: Path, *arguments: Any, samples: Sequence[Sample] = (), host: str = "127.0.0.1") -> FlaskClient:
     """A client of the application with these arguments of app.py; its temporary folder is `folder`."""
     folder.mkdir(exist_ok=True)
     networks = Networks(app_args("", list(map(str, arguments))))
-    client = create_app(Api(networks, Jobs(worker(networks)), list(samples), folder), host).test_client()
-    client.environ_base["HTTP_HOST"] = "127.0.0.1:8000"
-    return client
+    return create_app(Api(networks, Jobs(worker(networks)), list(samples), folder), host).test_client()
 
 
 def translate(client: FlaskClient, **fields: Any) -> Dict[str, Any]:

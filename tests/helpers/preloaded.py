@@ -12,6 +12,7 @@ import scipy.ndimage  # noqa: F401
 import skimage.metrics  # noqa: F401
 from tqdm import tqdm
 
+import app  # noqa: F401
 import convert_pytorch  # noqa: F401
 import evaluate  # noqa: F401
 import segment  # noqa: F401

@@ -260,7 +260,7 @@ async function addResult(ended) {
   results.push(entry);
   for (const old of results.splice(0, results.length - MOST_RESULTS)) Object.values(old.views).forEach(URL.revokeObjectURL);
   $("views").hidden = $("history").hidden = false;
-  showResult(entry);
+  await showResult(entry);
   $("result-text").focus({ preventScroll: true });
   if ($("stage").getBoundingClientRect().top < 0) $("stage").scrollIntoView();
 }
@@ -276,6 +276,10 @@ async function showResult(entry) {
     $(id).src = views[name];
     ready.push($(id).decode());
   }
+  // nothing jumps once it is shown
+  await Promise.all(ready).catch(() => {});
+  if (shown !== entry) return;
+  $("compare").style.setProperty("--shape", $("before").naturalWidth / $("before").naturalHeight);
   const count = result.masks.length;
   const seconds = ended.seconds < 10 ? ended.seconds.toFixed(1) : Math.round(ended.seconds);
   $("result-text").textContent = `${ended.name}, ${directionText(ended)}: ` +
@@ -296,8 +300,6 @@ async function showResult(entry) {
   $("mark-tab").disabled = !photo;
   showView("result");
   slide(50);
-  await Promise.all(ready).catch(() => {});
-  $("compare").style.setProperty("--shape", $("before").naturalWidth / $("before").naturalHeight);
 }
 
 function showHistory() {

@@ -10,6 +10,7 @@ Ctrl-C ends it. What was uploaded and translated is in a temporary folder, which
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib.util
 import os
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError, begin_script, run_main
@@ -33,12 +35,15 @@ from serving.translation_job import worker
 PACKAGES = ("flask", "waitress")
 THREADS = 16  # that answer requests; they mostly wait for disks and for one another
 BACKLOG = 128
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+LARGE_BLOCK = 1 << 20  # bytes
 
 
 def main() -> None:
     """Run the command line, until Ctrl-C."""
     args = app_args(__doc__)
     check_packages()
+    return_large_blocks()
     # before the models are loaded, which takes a while
     listening = listen(args.host, args.port)
     folder = Path(tempfile.mkdtemp(prefix="instagan_"))
@@ -71,6 +76,18 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"app.py needs {' and '.join(missing)}; install it: pip install -r requirements-app.txt")
+
+
+def return_large_blocks() -> None:
+    """Have the allocator return large blocks to the system as soon as they are free.
+
+    By default glibc keeps blocks of up to 32 MB, such as Pillow decodes photos into, for each thread: after photos of
+    24 megapixels in each of the threads that answer requests, that would be some GB.
+    """
+    if sys.platform == "linux":
+        # other C libraries lack it
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def listen(host: str, port: int) -> socket.socket:

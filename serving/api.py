@@ -375,7 +375,13 @@ def in_user_words(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise Refused(422, in_words(error, folder, name)) from None
+        fix = f"; send one of these: {', '.join(pictures.FORMATS)}" if is_unknown(error) else ""
+        raise Refused(422, in_words(error, folder, name) + fix) from None
+
+
+def is_unknown(error: UserError) -> bool:
+    """Return whether an error says that a file is of no format of pictures."""
+    return isinstance(error, pictures.NotAPicture) and "cannot identify" in str(error)
 
 
 def save_masks(files: Sequence[FileStorage], folder: Path, size: Size) -> Dict[int, Path]:
@@ -386,9 +392,13 @@ def save_masks(files: Sequence[FileStorage], folder: Path, size: Size) -> Dict[i
     """
     masks = {}
     for number, file in enumerate(files):
-        masks[number] = folder / f"mask_{number}"
-        file.save(masks[number])
-        instances.check_mask(number, pictures.size_of(masks[number]), size)
+        path = masks[number] = folder / f"mask_{number}"
+        file.save(path)
+        try:
+            mask_size = pictures.size_of(path)
+        except UserError as error:
+            raise type(error)(str(error).replace(str(path), f'mask {number}, "{forms.name_of(file)}",')) from None
+        instances.check_mask(number, mask_size, size)
     return masks
 
 

@@ -65,7 +65,7 @@ class Job:
 
 def in_words(error: UserError, folder: Path, name: str) -> str:
     """The message of an error about files in `folder`, without its path; the picture there is called `name`."""
-    return str(error).replace(str(folder / PICTURE), name).replace(f"{folder}{os.sep}", "")
+    return str(error).replace(str(folder / PICTURE), f'"{name}"').replace(f"{folder}{os.sep}", "")
 
 
 class Full(Exception):

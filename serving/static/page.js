@@ -63,8 +63,7 @@ async function openPhoto(file) {
     $("choose").textContent = "Choose a photo…";
   }
   shown = null;
-  $("start").hidden = true;
-  $("work").hidden = $("another").hidden = false;
+  showWork();
   zoom(0);
   showView("mark");
   setHint();
@@ -85,9 +84,22 @@ function openFirst(files) {
   if (file) attempt(() => openPhoto(file));
 }
 
-function startAgain() {
-  $("work").hidden = $("another").hidden = true;
+function showWork() {
+  $("start").hidden = true;
+  $("work").hidden = $("another").hidden = false;
+  $("another").textContent = "Another photo…";
+}
+
+// Choose another photo, or go back to the one before.
+function leaveOrReturn() {
+  if ($("work").hidden) {
+    showWork();
+    editor.draw();
+    return;
+  }
+  $("work").hidden = true;
   $("start").hidden = false;
+  $("another").textContent = `Back to ${photo?.name ?? "the result"}`;
   notify("");
   $("choose").focus();
 }
@@ -295,8 +307,7 @@ async function showResult(entry) {
   $("download-masks").replaceChildren("Masks of the new instances: ", ...links);
   $("download-masks").hidden = !count;
   showHistory();
-  $("work").hidden = $("another").hidden = false;
-  $("start").hidden = true;
+  showWork();
   $("mark-tab").disabled = !photo;
   showView("result");
   slide(50);
@@ -363,7 +374,7 @@ function listen() {
   const on = (id, kind, act) => $(id).addEventListener(kind, act);
   on("notice-close", "click", () => notify(""));
   on("choose", "click", () => $("photo-file").click());
-  on("another", "click", startAgain);
+  on("another", "click", leaveOrReturn);
   on("photo-file", "change", () => { openFirst($("photo-file").files); $("photo-file").value = ""; });
   on("model", "change", showModel);
   on("undo", "click", () => editor.undo());
@@ -416,6 +427,7 @@ async function start() {
   editor.colours = about.colours;
   $("model").replaceChildren(...about.models.map(({ name }) => element("option", { value: name }, name)));
   $("model-choice").hidden = about.models.length < 2;
+  $("model-name").textContent = about.models.length < 2 ? `Model ${about.models[0].name}` : "";
   $("segment").hidden = !about.segmenter;
   showModel();
   showInstances();

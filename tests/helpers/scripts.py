@@ -71,6 +71,11 @@ class Script:
         """The exit code, or None while it runs; as `subprocess.Popen.poll()`."""
         return self._process.poll() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None:

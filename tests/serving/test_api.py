@@ -276,9 +276,11 @@ def test_what_cannot_be_used_is_refused_with_the_reason(client, photo, tmp_path)
     refused(client, 422, "mask 0 is 50x50, its picture 90x60", image=picture, masks=[tmp_path / "square.png"])
     refused(client, 404, "no such picture", picture="x", masks=masks)
     for path in ("/api/translate", "/api/pictures"):
-        assert refused(client, 422, "cannot be read as a picture", path, image=text).startswith("text cannot be read")
-    assert refused(client, 422, "cannot be read", "/api/pictures", image=broken).startswith("broken cannot be read")
-    assert refused(client, 422, "mask_1 cannot", image=picture, masks=[masks[0], text]).startswith("mask_1 cannot")
+        assert refused(client, 422, "cannot be read as a picture", path, image=text).startswith('"text" cannot be read')
+    assert refused(client, 422, "cannot be read", "/api/pictures", image=broken).startswith('"broken" cannot be read')
+    reason = refused(client, 422, "cannot be read", image=picture, masks=[masks[0], text])
+    assert reason.startswith('mask 1, "text", cannot be read as a picture')
+    assert reason.endswith("; send one of these: PNG, JPEG, WEBP, GIF, BMP, TIFF")
     # refused requests leave no files
     assert list((tmp_path / "files").iterdir()) == []
 
@@ -288,7 +290,7 @@ def test_damage_that_shows_late_fails_the_job_with_the_reason(client, photo, tmp
     broken = tmp_path / "broken.png"
     broken.write_bytes(picture.read_bytes()[:2000])
     job = translate(client, image=broken, masks=masks)
-    assert job["state"] == "failed" and job["error"].startswith("broken cannot be read as a picture"), job
+    assert job["state"] == "failed" and job["error"].startswith('"broken" cannot be read as a picture'), job
     assert job["result"] is None
     assert client.get(f"/api/jobs/{job['id']}/picture").status_code == 409
     assert list((tmp_path / "files").iterdir()) == []

@@ -132,7 +132,7 @@ def test_a_running_job_is_cancelled_between_two_passes(new_job):
 @pytest.mark.parametrize(
     "error, words",
     [
-        (UserError("{folder}/image cannot be read: it is damaged"), "photo cannot be read: it is damaged"),
+        (UserError("{folder}/image cannot be read: it is damaged"), '"photo" cannot be read: it is damaged'),
         (UserError("{folder}/mask_3 is not a file"), "mask_3 is not a file"),
         (MemoryError(), "not enough memory for this picture; use a smaller one"),
         (OSError(28, "No space left on device", "/tmp/secret"), "(No space left on device); make room"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import builtins
+import http.client
 import importlib.util
 import io
 import json
@@ -14,6 +15,7 @@ import socket
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +28,7 @@ from PIL import Image
 pytest.importorskip("flask", reason="needs Flask: pip install -r requirements-app.txt")
 
 import app
+from benchmarks.app_load import multipart
 from models import Architecture
 from serving.openapi import document
 from tests.helpers import ROOT
@@ -152,8 +155,19 @@ def is_file(schema):
     return schema.get("format") == "binary" or ("items" in schema and is_file(schema["items"]))
 
 
-def odd_requests(files):
-    """Requests as (path, operation, form or bytes): most fields of the kind that the document says, some not."""
+def odd_requests(photo, mask):
+    """Requests as (path, operation, form or bytes): most fields of the kind that the document says, some not, in forms
+    of odd fields only, or in right ones."""
+    image, white = ((path.read_bytes(), "x.png") for path in (photo, mask))
+    right = {
+        "/api/pictures": [{"image": [image]}],
+        "/api/pictures/{id}/instances": [{"boxes": ["[[1,1,20,20]]"]}, {"masks": [white, white]}],
+        "/api/translate": [
+            {"image": [image], "masks": [white], "direction": ["BtoA"]},
+            {"picture": ["ID"], "boxes": ["[[1,1,20,20]]"], "select": ["[0]"]},
+        ],
+    }
+    files = odd_files(photo, mask)
     requests = []
     for path, operations in document()["paths"].items():
         if "post" not in operations:
@@ -164,7 +178,14 @@ def odd_requests(files):
             own = own | st.just("ID") if name == "picture" else own
             fields[name] = st.tuples(own) | st.lists(own, min_size=1, max_size=2) | st.tuples(other)
         form = st.fixed_dictionaries({}, optional={**fields, "else": st.tuples(TEXTS)})
-        requests.append(st.tuples(st.just(path), st.just(operations["post"]), form | form | st.binary(max_size=99)))
+        nearly = st.builds(
+            lambda base, odd, name: {**base, **({name: odd[name]} if name in odd else {})},
+            st.sampled_from(right[path]),
+            form,
+            st.sampled_from(sorted([*fields, "else"])),
+        )
+        body = nearly | nearly | form | st.binary(max_size=99)
+        requests.append(st.tuples(st.just(path), st.just(operations["post"]), body))
     assert len(requests) == 3
     return st.one_of(requests)
 
@@ -182,7 +203,7 @@ def test_a_thousand_odd_bodies_get_answers_of_the_document(client, photo, tmp_pa
     checks = list(HealthCheck)
 
     @settings(max_examples=1100, deadline=None, database=None, derandomize=True, suppress_health_check=checks)
-    @given(odd_requests(odd_files(*photo)))
+    @given(odd_requests(*photo))
     def send(drawn):
         path, operation, body = drawn
         if isinstance(body, bytes):
@@ -247,6 +268,32 @@ def test_bytes_that_are_no_requests_do_not_stop_the_server(start_script, model):
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_photos_leave_no_memory_behind(start_script, model, tmp_path):
+    """Photos that each of the server's threads has read do not stay in memory."""
+    script = start_script("app.py", "--model", model, "--port", 0)
+    script.wait_for(lambda: "Ctrl-C" in script.output)
+    port = int(re.search(r":(\d+) ", script.output)[1])
+    Image.new("RGB", (4000, 3000), (90, 20, 200)).save(tmp_path / "large.jpg")
+    photo = (tmp_path / "large.jpg").read_bytes()
+
+    def memory():
+        status = Path(f"/proc/{script.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+    def send(_):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        body, kind = multipart([("image", photo)])
+        connection.request("POST", "/api/pictures", body, {"Content-Type": kind})
+        return connection.getresponse().status
+
+    before = memory()
+    with ThreadPoolExecutor(app.THREADS) as pool:
+        assert set(pool.map(send, range(app.THREADS))) == {201}
+    # one photo is 36 MB, and 48 MB in Pillow
+    assert memory() - before < 100
 
 
 # --- start and end ----------------------------------------------------------------------------------------------------

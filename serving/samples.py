@@ -32,7 +32,8 @@ def find_samples(models: Iterable[ServedModel], folder: Path) -> List[Sample]:
     """The sample pictures of each model; shapes are drawn into `folder` if a model's data set is not there."""
     samples = []
     for model in models:
-        own = samples_of(model, model.dataroot) if model.dataroot else []
+        # from here on independent of the working folder, which Flask's is not
+        own = samples_of(model, model.dataroot.resolve()) if model.dataroot else []
         samples += own or samples_of(model, drawn_shapes(folder / "shapes"))
     return samples
 

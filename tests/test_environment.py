@@ -224,6 +224,7 @@ def test_make_asks_for_cuda_with_the_context_cudnn_only():
         return subprocess.run(run, cwd=SCRIPT.parent, capture_output=True, text=True, check=True).stdout
 
     assert "make_env.sh requirements.txt requirements-cuda.txt" in asked("demo", "CONTEXT=cudnn")
+    assert "make_env.sh requirements.txt  requirements-app.txt" in asked("app")
     assert "requirements-cuda.txt" not in asked("demo") + asked("demo", "CONTEXT=cpu") + asked("test", "CONTEXT=cpu")
 
 

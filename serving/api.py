@@ -325,7 +325,7 @@ ROUTES = (
 
 def create_app(api: Api, host: str) -> Flask:
     """The web application, for a server that listens on `host`."""
-    app = Flask(__name__, static_folder="static", static_url_path="/static", template_folder=None)
+    app = Flask("serving", static_folder="static", static_url_path="/static", template_folder=None)
     app.json.sort_keys = False
     guard(app, host)
     for method, rule, answer in ROUTES:

@@ -174,6 +174,7 @@ def test_options_that_are_named_exist(parse):
         "convert_pytorch.py": ["--source=s", "--output=o.h5"],
         "export.py": ["--model=m", "--output=o.onnx"],
         "app.py": ["--model=m"],
+        "benchmarks/app_load.py": ["--model=m"],
         "examples/onnx_translate.py": ["--model=m", "--image=i"],
         "compare_evaluations.py": ["a=b"],
         "datasets/check_dataset.py": ["d"],

@@ -170,7 +170,7 @@ function instanceRow(instance, i, isSelected) {
 }
 
 function setHint() {
-  hint(HINTS[editor.tool]);
+  hint(currentModel().needs_masks ? HINTS[editor.tool] : "This model translates whole pictures; there is nothing to mark.");
 }
 
 function zoom(step) {
@@ -188,7 +188,7 @@ function currentModel() {
 }
 
 function showModel() {
-  const { directions, name, needs_masks } = currentModel();
+  const { directions, name } = currentModel();
   const rows = directions.map(({ direction, from, to }) => {
     const choice = element("input", { type: "radio", name: "direction", value: direction });
     return element("label", {}, choice, `${from} → ${to}`);
@@ -204,7 +204,7 @@ function showModel() {
     button.addEventListener("click", () => attempt(() => openSample(sample)));
     return element("li", {}, button);
   }));
-  if (!needs_masks) hint("This model translates whole pictures; there is nothing to mark.");
+  setHint();
 }
 
 function selectDirection(direction) {

@@ -448,13 +448,14 @@ def test_the_curl_commands_of_the_documentation_work(photo, model, tmp_path, sta
     address = start_app(start_script, "--model", model)
     text = (ROOT / "docs" / "app.md").read_text()
     (script,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "curl" in block]
-    shutil.copy(photo[0], tmp_path / "photo.jpg")
-    shutil.copy(photo[1][0], tmp_path / "photo_0.png")
-    shutil.copy(photo[1][1], tmp_path / "photo_1.png")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for path, name in ((photo[0], "photo.jpg"), (photo[1][0], "photo_0.png"), (photo[1][1], "photo_1.png")):
+        shutil.copy(path, folder / name)
     script = script.replace("http://127.0.0.1:8000", address)
-    done = subprocess.run(["bash", "-euxc", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-euxc", script], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "translated.png").size == (WIDTH, HEIGHT)
-    with zipfile.ZipFile(tmp_path / "translation.zip") as zipped:
+    assert Image.open(folder / "translated.png").size == (WIDTH, HEIGHT)
+    with zipfile.ZipFile(folder / "translation.zip") as zipped:
         assert "masks/picture_1.png" in zipped.namelist()
     assert '"error":' in done.stdout

@@ -300,12 +300,10 @@ def test_large_photos_leave_no_memory_behind(start_script, model, tmp_path):
 
 
 @pytest.mark.parametrize("number, times", [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)])
-def test_a_signal_ends_it_at_once_and_leaves_nothing(start_script, model, tmp_path, monkeypatch, number, times):
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+def test_a_signal_ends_it_at_once_and_leaves_nothing(start_script, model, temporary_folder, number, times):
     script = start_script("app.py", "--model", model, "--port", 0)
     script.wait_for(lambda: "Ctrl-C" in script.output)
-    assert len(list((tmp_path / "temporary").glob("instagan_*"))) == 1
+    assert len(list(temporary_folder.glob("instagan_*"))) == 1
     start = time.monotonic()
     for _ in range(times):
         script.send_signal(number)
@@ -313,7 +311,7 @@ def test_a_signal_ends_it_at_once_and_leaves_nothing(start_script, model, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("\nstopped\n")
     assert time.monotonic() - start < 10
-    assert list((tmp_path / "temporary").glob("instagan_*")) == []
+    assert list(temporary_folder.glob("instagan_*")) == []
 
 
 def test_a_port_in_use_is_told_in_one_line(run_main, model):

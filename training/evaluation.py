@@ -7,9 +7,9 @@ model of a run is the best. A model that returns its input has the best backgrou
 
 - Where the truth is known (shapes data), it is the IoU of what is painted with the ideal shape of the target domain.
   Unchanged pictures have less than 0.02, pictures in one colour below 0.5, circles in the colour of squares 0.79.
-- Elsewhere it is `instance_scores` by a small classifier of instance crops, the one that evaluate.py has. It is trained
-  before the first evaluation, on the training pictures, and kept beside the models. A classifier knows two kinds of
-  picture only: garbage that it takes for the target domain has a high score.
+- Elsewhere it is `instance_scores` by a small classifier of instance crops, as evaluate.py has without a pretrained
+  network. It is trained before the first evaluation, on the training pictures, and kept beside the models. A classifier
+  knows two kinds of picture only: garbage that it takes for the target domain has a high score.
 
 In both cases it is the mean over all instances of a direction, and then over both directions.
 """

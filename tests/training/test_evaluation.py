@@ -23,7 +23,7 @@ from args import train_args
 from common import files
 from common.errors import UserError
 from datasets import generate_shapes_dataset as shapes
-from metrics import classifier
+from metrics import classifier, efficientnet_lite0
 from metrics.report import METRICS, TRANSLATED
 from models import GENERATORS
 from tests.helpers import evaluated_runs
@@ -65,8 +65,9 @@ def unknown(data, tmp_path):
 
 @pytest.fixture()
 def quick_classifier(monkeypatch):
-    """A classifier of few steps, which is no good, but the same each time."""
+    """A classifier of few steps, which is no good, but the same each time; evaluate.py has no other either."""
     monkeypatch.setattr(classifier, "STEPS", 12)
+    monkeypatch.setattr(efficientnet_lite0, "PACKAGE", "a_package_that_is_not_installed")
 
 
 @pytest.fixture()

@@ -48,8 +48,11 @@ def train_args(description: str, argv: Sequence[str] | None = None) -> argparse.
 
 
 def train_settings(args: argparse.Namespace) -> List[Tuple[str, Any, Any]]:
-    """The (flag, value, default) of each argument of train.py, in the order of its --help."""
-    return _train_parser("").settings(args)
+    """The (flag, value, default) of each argument of a run, in the order of train.py's --help.
+
+    `--resume` is not one of the run, but of a command that goes on with it.
+    """
+    return [setting for setting in _train_parser("").settings(args) if setting[0] != "--resume"]
 
 
 def translate_args(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -526,6 +526,7 @@ def test_the_page_of_a_run(whole):
         assert cells[start + 1 : start + 5] == newest + of_best
     first, everything = cells.index("--lambda-cyc"), len(cells) - cells[::-1].index("--lambda-cyc") - 1
     assert cells[first : first + 3] == ["--lambda-cyc", "7.0", "10.0"] and cells[everything + 1] == "7.0"
+    assert "--resume" not in cells
     assert "--lambda-idt" not in cells[: cells.index("--no-flip")] and "--lambda-idt" in cells
 
 

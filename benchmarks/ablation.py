@@ -63,7 +63,8 @@ EPOCHS = 6
 MODEL = (
     f"--loadSizeH {SIZE} --loadSizeW {SIZE} --fineSizeH {SIZE} --fineSizeW {SIZE} --ngf 8 --ndf 16 --n-blocks 3 "
     "--n-layers-D 2 --learning-rate_G 4e-4 --learning-rate_D 4e-4 "
-    f"--max-epoch {EPOCHS} --lr-decay-start-epoch {EPOCHS // 2} --save-interval 1"
+    # the last models are measured, all of them and after the trainings
+    f"--max-epoch {EPOCHS} --lr-decay-start-epoch {EPOCHS // 2} --save-interval 1 --evaluate-interval 0"
 )
 
 Figures = Dict[str, Means]  # of one training, by Measurement.name
@@ -217,8 +218,9 @@ def measure_all(trainings: Sequence[Training], folder: Path) -> None:
     for training in tqdm(trainings, desc="measuring", unit="training"):
         if not training.figures(folder).exists():
             run = training.run(folder)
+            trained = TRAINED.path(folder)
             figures = {
-                measurement.name: report.measure(run, pictures.path(folder), pictures.side, measurement)
+                measurement.name: report.measure(run, trained, pictures.path(folder), pictures.side, measurement)
                 for pictures, measurement in measurements(training.variant)
             }
             files.write_text(training.figures(folder), json.dumps(figures, indent=1) + "\n")
@@ -282,8 +284,8 @@ def of_seeds(seeds: List[Figures], pictures: Pictures, ins_per: int, direction: 
 
 
 def both_directions(one: List[Means], other: List[Means]) -> List[Means]:
-    """For each seed, the mean of the two directions."""
-    return [{name: (a[name] + b[name]) / 2 for name in a} for a, b in zip(one, other)]
+    """For each seed, the mean of the two directions; a metric that one of them lacks is left out."""
+    return [{name: (a[name] + b[name]) / 2 for name in set(a) & set(b)} for a, b in zip(one, other)]
 
 
 def perfect(pictures: Pictures, direction: str) -> Means:

@@ -59,11 +59,14 @@ class Measurement(NamedTuple):
         return f"{self.instances} instances, {INFERENCES[self.ins_per]}, {self.direction}"
 
 
-def measure(run: Path, data: Path, size: int, measurement: Measurement) -> Means:
-    """The mean of each metric over the test pictures of `data`, `size` pixels high and wide, by a run's last model."""
+def measure(run: Path, trained: Path, data: Path, size: int, measurement: Measurement) -> Means:
+    """The mean of each metric over the test pictures of `data`, `size` pixels high and wide, by a run's last model.
+
+    The target's looks are those of the training pictures, of the data set `trained`.
+    """
     direction = measurement.direction
     evaluation = Evaluation()
-    target = shape_truth.target_of(shape_truth.read_instances(data, "train", direction[-1]))
+    target = shape_truth.target_of(shape_truth.read_instances(trained, "train", direction[-1]))
     for case, left_out in translations(run, data, size, measurement):
         measured = {**measure_changes(case), **measure_shapes(case, case.truth, target)}
         evaluation.measured[TRANSLATED][case.name] = {
@@ -89,8 +92,8 @@ def measure_perfect(pictures: int, size: int, fewest: int, most: int, direction:
     """The same metrics of perfect translations of the same test pictures (`perfect_shapes`)."""
     source, target = direction[0], direction[-1]
     data = argparse.Namespace(seed=0, size=size, min_instances=fewest, max_instances=most)
-    looks = shape_truth.Target(perfect_shapes.SHAPE[target], np.array(COLOURS[target]))
     cases = [perfect_shapes.perfect(source, target, index, data) for index in range(pictures)]
+    looks = shape_truth.Target(perfect_shapes.SHAPE[target], np.array(COLOURS[target]))
     return {name: figure["mean"] for name, figure in perfect_shapes.summary(cases, looks).items()}
 
 
@@ -103,10 +106,15 @@ def table(columns: Dict[str, List[Means]]) -> str:
     """A table in Markdown: a row for each metric, a column for each variant, from the means of its seeds."""
     rows = [["", *columns]]
     for name, (label, form) in METRICS.items():
-        cells = [spread(form, [seed[name] for seed in seeds if name in seed]) for seeds in columns.values()]
+        cells = [spread(form, of_seeds(seeds, name)) for seeds in columns.values()]
         if any(cells):
             rows.append([label, *cells])
     return markdown(rows)
+
+
+def of_seeds(seeds: List[Means], metric: str) -> List[float]:
+    """The means of a metric; a seed lacks it where it was not measured in any picture."""
+    return [seed[metric] for seed in seeds if metric in seed]
 
 
 def spread(form: str, values: Sequence[float]) -> str:
@@ -130,7 +138,7 @@ def counts_tables(lines: Lines) -> str:
         counts = list(next(iter(lines.values())))
         rows = [[f"{label}; training / translation", *counts]]
         for name, line in lines.items():
-            rows.append([name, *(spread(form, [seed[metric] for seed in seeds]) for seeds in line.values())])
+            rows.append([name, *(spread(form, of_seeds(seeds, metric)) for seeds in line.values())])
         tables.append(markdown(rows))
     return "\n".join(tables)
 
@@ -146,7 +154,7 @@ def draw_curves(path: Path, panels: Dict[str, Lines]) -> None:
         for row, (kind, lines) in zip(axes, panels.items()):
             for axis, (metric, label) in zip(row, CURVES.items()):
                 for name, line in lines.items():
-                    draw_line(axis, name, {int(count): [seed[metric] for seed in line[count]] for count in line})
+                    draw_line(axis, name, {int(count): of_seeds(line[count], metric) for count in line})
                 counts = [int(count) for count in line]
                 axis.set_xscale("log", base=2)
                 axis.set_xticks(counts, [str(count) for count in counts])
@@ -158,6 +166,7 @@ def draw_curves(path: Path, panels: Dict[str, Lines]) -> None:
 
 def draw_line(axis: Any, name: str, values: Dict[int, List[float]]) -> None:
     """Draw the values of all seeds by the number of instances."""
+    values = {count: seeds for count, seeds in values.items() if seeds}
     middle = np.array([np.mean(seeds) for seeds in values.values()])
     deviation = np.array([deviation_of(seeds) for seeds in values.values()])
     style = {"color": "gray", "linestyle": "--"} if name == PERFECT else {"marker": "o"}

@@ -23,7 +23,7 @@ from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from translation.translator import Translator
 
 MOST_TRAINING_PICTURES = 1000  # of each domain, for the small classifiers and FID
-MOST_FOR_FEATURES = 200  # of each domain, for all that is made of EfficientNet-Lite0's features
+MOST_FOR_FEATURES = 150  # of each domain, for all that is made of EfficientNet-Lite0's features
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's ablation on shapes, with its spread: train each variant with several seeds, measure all, draw the tables.
 
-    python benchmarks/ablation.py                                  # about three hours on two cores
+    python benchmarks/ablation.py                                  # about four hours on two cores
     python benchmarks/ablation.py --seeds 1 --variants full one_step
 
 Ctrl-C stops it, and the same command goes on where it stopped: what is trained or measured stays, a training that was

@@ -19,10 +19,12 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from common.errors import UserError, begin_script, run_main
+from common import streams
+from common.errors import ENDING_SIGNALS, UserError, begin_script, run_main
 
 begin_script(__name__)
 
@@ -34,9 +36,11 @@ from serving.translation_job import worker
 
 PACKAGES = ("flask", "waitress")
 THREADS = 16  # that answer requests; they mostly wait for disks and for one another
-BACKLOG = 128
+CONNECTIONS = 40  # at the same time; waitress writes a whole body to the disk before anything checks it
+BACKLOG = 128  # connections that wait for that
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 LARGE_BLOCK = 1 << 20  # bytes
+REMOVING_SECONDS = 2.0  # at most, for files that come while the temporary folder is removed
 
 
 def main() -> None:
@@ -64,11 +68,17 @@ def main() -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the temporary folder; a second Ctrl-C does not stop that."""
+    """Remove the temporary folder; a second Ctrl-C, or another signal, does not stop that."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDING_SIGNALS)}
     tempfile.tempdir = None
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end = time.monotonic() + REMOVING_SECONDS
     shutil.rmtree(folder, ignore_errors=True)
-    signal.signal(signal.SIGINT, handler)
+    # the other threads still run, and may write files meanwhile
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+        shutil.rmtree(folder, ignore_errors=True)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def check_packages() -> None:
@@ -112,7 +122,8 @@ def listen(host: str, port: int) -> socket.socket:
             fix = f"give another, such as --port {port % 65535 + 1}, or end the program that uses it"
             raise UserError(f"port {port} is in use; {fix}") from None
         if error.errno == errno.EACCES:
-            raise UserError(f"port {port} is not for every user; give one from 1024 up, such as --port 8000") from None
+            fix = "give one from 1024 up, such as --port 8000"
+            raise UserError(f"port {port} is reserved for the system's administrator; {fix}") from None
         if error.errno == errno.EADDRNOTAVAIL:
             raise UserError(f"--host {host} is no address of this machine; leave it out, or give 0.0.0.0") from None
         raise
@@ -124,20 +135,26 @@ def serve(listening: socket.socket, host: str, networks: Networks, samples: list
     import waitress
 
     from serving.api import Api, create_app
-    from serving.safety import LOOPBACK, MOST_BODY_BYTES
+    from serving.safety import MOST_BODY_BYTES, is_loopback
 
     api = Api(networks, Jobs(worker(networks)), samples, folder)
-    # Flask, whose answer has a reason, refuses large requests before waitress does
-    most = 2 * MOST_BODY_BYTES
     server = waitress.create_server(
-        create_app(api, host), sockets=[listening], threads=THREADS, max_request_body_size=most, ident=None
+        create_app(api, host),
+        sockets=[listening],
+        threads=THREADS,
+        connection_limit=CONNECTIONS,
+        # Flask, whose answer has a reason, refuses what is a little too large before waitress does
+        max_request_body_size=MOST_BODY_BYTES + (1 << 20),
+        ident=None,
     )
     name = f"[{host}]" if ":" in host else host
-    if host not in LOOPBACK:
+    if not is_loopback(host):
         warning = "everybody who reaches this machine can use it, without a password, and nothing is encrypted"
         print(f"--host {host}: {warning}", file=sys.stderr)
         name = socket.gethostname() if host in ("0.0.0.0", "::") else name
     print(f"open http://{name}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+    # translations go on without them
+    streams.outlive_readers()
     server.run()
 
 

@@ -2,7 +2,7 @@
 """Let many users translate at once with app.py, for a minute, and check that each gets the right result.
 
     python benchmarks/app_load.py --model runs/shapes
-    python benchmarks/app_load.py --model runs/shapes --users 60 --seconds 30
+    python benchmarks/app_load.py --model runs/shapes --users 30 --seconds 30
 
 Each user has a picture of shapes of its own. Before the minute begins, each picture is translated alone; every later
 result must have the same bytes. A user sends the picture with its masks, asks for the job's state until it has ended,
@@ -22,8 +22,9 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -156,17 +157,15 @@ def measure(process: int, port: int, pictures: List[List[File]], seconds: float)
     expected = [client.translate(files) for files in pictures]
     before = memory(process)
     counted = Counted()
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
+    end = start + seconds
 
     def use(number: int) -> None:
-        try:
-            client = Client(port, counted)
-            while time.perf_counter() < end:
-                result = client.translate(pictures[number])
-                if result is not None and result != expected[number]:
-                    counted.wrong.append(f"user {number} got another result than alone")
-        except (UserError, OSError, http.client.HTTPException) as error:
-            counted.wrong.append(f"user {number}: {error}")
+        client = Client(port, counted)
+        while time.perf_counter() < end:
+            result = client.translate(pictures[number])
+            if result is not None and result != expected[number]:
+                counted.wrong.append(f"user {number} got another result than alone")
 
     def visit() -> None:
         client = Client(port, counted)
@@ -175,8 +174,9 @@ def measure(process: int, port: int, pictures: List[List[File]], seconds: float)
                 client.ask("GET", path)
             time.sleep(0.2)
 
-    threads = [threading.Thread(target=use, args=(number,)) for number in range(len(pictures))]
-    threads.append(threading.Thread(target=visit))
+    people = {f"user {number}": partial(use, number) for number in range(len(pictures))}
+    people["visitor"] = visit
+    threads = [threading.Thread(target=run_noted, args=(*person, counted.wrong)) for person in people.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -184,8 +184,10 @@ def measure(process: int, port: int, pictures: List[List[File]], seconds: float)
     half_way = memory(process)
     for thread in threads:
         thread.join()
+    # each user's last translation ends after `seconds`
+    taken = time.perf_counter() - start
     after = memory(process)
-    report(counted, alone, seconds, len(pictures))
+    report(counted, alone, taken, len(pictures))
     print(f"| memory of app.py before, half way, after | {before:.0f}, {half_way:.0f}, {after:.0f} MB |")
     lost = counted.accepted - len(counted.job_seconds)
     print(f"| accepted jobs without a result, wrong results | {lost}, {len(counted.wrong)} |")
@@ -194,8 +196,16 @@ def measure(process: int, port: int, pictures: List[List[File]], seconds: float)
     return 1 if lost or counted.wrong else 0
 
 
+def run_noted(who: str, act: Callable[[], None], wrong: List[str]) -> None:
+    """Run `act`; note in `wrong` whose results are missing if it fails, whatever the reason."""
+    try:
+        act()
+    except Exception as error:
+        wrong.append(f"{who}: {type(error).__name__}: {error}")
+
+
 def report(counted: Counted, alone: Counted, seconds: float, users: int) -> None:
-    """Print the times as rows of a table."""
+    """Print the times as rows of a table; `seconds` passed until the last user had ended."""
     print(f"\n| {users} users for {seconds:.0f} s | |\n|---|---|")
     rate = len(counted.job_seconds) / seconds
     print(f"| translations | {len(counted.job_seconds)}, {rate:.1f} per second |")

@@ -125,6 +125,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, NNabla or CUDA says that memory ran out."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    )
+
+
 def cause_of(error: object) -> str:
     """The cause in an error message of NNabla's: its last line, below the function and the source file."""
     return str(error).strip().split("\n")[-1].rstrip(".")
@@ -173,7 +180,7 @@ def _ending(error: BaseException) -> Tuple[str, int]:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"error: {place}{error.strerror or error}; {_fix(error)}", 2
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+    if is_lack_of_memory(error):
         return "error: there is not enough memory; use smaller sizes, or fewer pictures or masks at a time", 2
     return f"unexpected {type(error).__name__}: {error} (a bug in this program; {DEBUG} shows where)", 1
 

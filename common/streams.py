@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Iterator
 
 _NAMES = ("stdin", "stdout", "stderr")
@@ -43,6 +43,20 @@ def outlive_terminal() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.isatty():
             stream.flush()
             setattr(sys, name, _text_stream(_Terminal(stream.fileno(), "w", closefd=False), stream))
+
+
+def outlive_readers() -> None:
+    """From now on, what cannot be printed, to a pipe without a reader or a file on a full disk, is dropped.
+
+    For servers, whose answers do not depend on what they print.
+    """
+    for name in _NAMES[1:]:
+        stream = getattr(sys, name)
+        # a notebook, and pytest, put objects of their own there
+        if type(stream) is io.TextIOWrapper:
+            with suppress(OSError):
+                stream.flush()
+            setattr(sys, name, _text_stream(_Optional(stream.fileno(), "w", closefd=False), stream))
 
 
 @contextmanager
@@ -95,6 +109,17 @@ class _Terminal(io.FileIO):
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
+            return len(data)
+
+
+class _Optional(io.FileIO):
+    """A raw stream; what cannot be written to it is dropped."""
+
+    def write(self, data: Any) -> int:
+        """As `FileIO.write`."""
+        try:
+            return super().write(data)
+        except OSError:
             return len(data)
 
 

@@ -7,28 +7,27 @@ import base64
 import mimetypes
 import secrets
 import shutil
-import sys
 import tempfile
-import traceback
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from flask import Flask, Response, jsonify, request, send_file, send_from_directory
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException
 
-from common.errors import DEBUG, UserError, printable
+from common.errors import UserError
 from data import pictures
 from data.items import Item
 from data.pictures import Size
+from masks.reader import Box
 from masks.segmenter import DOMAINS
-from serving import forms, instances
+from serving import failures, forms, instances
 from serving.jobs import PICTURE, Full, Job, Jobs, in_words
 from serving.networks import Networks, ServedModel
 from serving.openapi import document
@@ -40,6 +39,8 @@ from translation.results import reduced, size_on_page
 
 UPLOADS = Bounds(things=200, total_bytes=1 << 30, seconds=60 * 60)
 READERS = 2  # requests that may hold a decoded picture at the same time; more wait
+SEGMENTING = 2  # requests that may wait for the segmenter
+PATIENCE = 10.0  # seconds that a request waits for its turn, in one of the few threads that answer
 # some systems say text/plain, which browsers do not run
 mimetypes.add_type("text/javascript", ".js")
 
@@ -54,6 +55,12 @@ class Upload:
     size: Size
 
 
+class Busy(Exception):
+    """Too many requests want the same at once; try again after about `retry_after` seconds."""
+
+    retry_after = round(PATIENCE)
+
+
 class Api:
     """The answers to all requests. `folder` is for the files of uploads and jobs, and goes with the process."""
 
@@ -64,6 +71,7 @@ class Api:
         self._folder = folder
         self._uploads = Shelf(UPLOADS)
         self._reading = BoundedSemaphore(READERS)
+        self._segmenting = BoundedSemaphore(SEGMENTING)
 
     def about(self) -> Response:
         """The models, the samples and the limits."""
@@ -100,7 +108,7 @@ class Api:
         try:
             path = folder / PICTURE
             file.save(path)
-            with in_user_words(folder, name), self._reading:
+            with in_user_words(folder, name), turn(self._reading):
                 # also checks that all of it can be read
                 picture = pictures.read_picture(path)
                 profile = pictures.colour_profile(path)
@@ -128,15 +136,19 @@ class Api:
         """Find instances in an uploaded picture: in boxes, with the segmenter, or in mask files."""
         upload = self._upload(id)
         forms.check_fields(request, ("boxes", "segment"), ("masks",))
+        files = forms.mask_files(request)
+        boxes = forms.boxes(request)
+        domain = forms.choice(request, "segment", list(DOMAINS)) if "segment" in request.form else ""
+        if (len(files) > 0) + (len(boxes) > 0) + (domain != "") != 1:
+            raise Refused(422, "send either boxes, or segment (A or B), or files as masks")
         remarks: List[str] = []
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        try:
-            with in_user_words(folder, upload.name), self._reading:
-                found = self._found(upload, folder, remarks)
-                encoded = [base64.b64encode(pictures.mask_png(pictures.cut(level, upload.size))) for _, level in found]
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return jsonify(masks=[png.decode("ascii") for png in encoded], remarks=remarks)
+        if files:
+            masks = self._in_files(upload, files, remarks)
+        elif boxes:
+            masks = self._in_boxes(upload, boxes, remarks)
+        else:
+            masks = self._segmented(upload, domain, remarks)
+        return jsonify(masks=masks, remarks=remarks)
 
     def translate(self) -> Tuple[Response, int, Dict[str, str]]:
         """Put a translation into the queue."""
@@ -227,8 +239,8 @@ class Api:
             self._check_sources(model, len(files), len(boxes), segment)
             masks = save_masks(files, folder, size)
             instances.check_boxes(boxes, size)
-        count = len(files) or len(boxes)
-        selected = forms.select(request, count) if count else None
+        # the segmenter's instances are not known yet
+        selected = forms.select(request, len(files) or len(boxes) or instances.MOST_INSTANCES)
         item = Item(name, folder / PICTURE, masks)
         return Job(folder, name, item, model.name, direction, boxes, segment, selected)
 
@@ -248,7 +260,7 @@ class Api:
         """Refuse a translation whose instances come from nowhere, or from several places."""
         given = (masks > 0) + (boxes > 0) + segment
         if not model.needs_masks:
-            if given:
+            if given or "select" in request.form:
                 raise Refused(422, f"{model.name} was trained without masks, for whole pictures; send none")
         elif given != 1:
             many = "several ways of giving the instances" if given else "no instances"
@@ -260,24 +272,37 @@ class Api:
         if not self._networks.has_segmenter:
             raise Refused(422, "this server has no segmenter (app.py --segmenter); send masks or boxes")
 
-    def _found(self, upload: Upload, folder: Path, remarks: List[str]) -> Iterator[Tuple[int, np.ndarray]]:
-        """The masks that a request to find instances asks for."""
-        files = forms.mask_files(request)
-        boxes = forms.boxes(request)
-        domain = forms.choice(request, "segment", DOMAINS, "") if "segment" in request.form else ""
-        if (len(files) > 0) + (len(boxes) > 0) + (domain != "") != 1:
-            raise Refused(422, "send either boxes, or segment (A or B), or files as masks")
-        if files:
-            item = Item(upload.name, upload.path, save_masks(files, folder, upload.size))
-            # a mask has no need of the picture itself
-            return instances.read_levels(item, remarks)
-        if domain:
-            self._check_segmenter()
-        instances.check_boxes(boxes, upload.size)
-        picture = pictures.read_picture(upload.path)
-        if domain:
-            return instances.segmented(self._networks, picture, domain, remarks)
-        return instances.in_boxes(picture, boxes, remarks)
+    def _in_files(self, upload: Upload, files: Sequence[FileStorage], remarks: List[str]) -> List[str]:
+        """The masks in a request's files, `encoded`."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            with in_user_words(folder, upload.name):
+                # a mask has no need of the picture itself
+                item = Item(upload.name, upload.path, save_masks(files, folder, upload.size))
+                with turn(self._reading):
+                    return encoded(instances.read_levels(item, remarks), upload.size)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _in_boxes(self, upload: Upload, boxes: Sequence[Box], remarks: List[str]) -> List[str]:
+        """The masks of the objects in boxes of an uploaded picture, `encoded`."""
+        with in_user_words(upload.path.parent, upload.name):
+            instances.check_boxes(boxes, upload.size)
+            with turn(self._reading):
+                return encoded(instances.in_boxes(self._read(upload), boxes, remarks), upload.size)
+
+    def _segmented(self, upload: Upload, domain: str, remarks: List[str]) -> List[str]:
+        """The masks of the instances that the segmenter finds in an uploaded picture, `encoded`."""
+        self._check_segmenter()
+        with in_user_words(upload.path.parent, upload.name), turn(self._segmenting):
+            # may wait for a pass of a translation; the thread of the networks reads the picture, one at a time
+            found = instances.segmented(self._networks, partial(self._read, upload), domain, remarks)
+        with turn(self._reading):
+            return encoded(instances.expanded(found, upload.size), upload.size)
+
+    def _read(self, upload: Upload) -> np.ndarray:
+        """The pixels of an uploaded picture, which may have gone while its request waited: then it is refused."""
+        return pictures.read_picture(self._upload(upload.id).path)
 
     def _about_job(self, job: Job) -> Dict[str, Any]:
         # it may end while it is described
@@ -332,15 +357,16 @@ def create_app(api: Api, host: str) -> Flask:
         app.add_url_rule(rule, f"{method} {rule}", partial(answer, api), methods=[method])
     app.add_url_rule("/", "page", lambda: send_from_directory(app.static_folder, "page.html"))
     app.register_error_handler(Refused, lambda error: (jsonify(error=str(error)), error.status))
-    app.register_error_handler(Full, answer_full)
+    app.register_error_handler(Full, answer_later)
+    app.register_error_handler(Busy, answer_later)
     app.register_error_handler(FileNotFoundError, lambda _: (jsonify(error="that is not there any more"), 404))
     app.register_error_handler(HTTPException, answer_http_error)
-    app.register_error_handler(Exception, answer_bug)
+    app.register_error_handler(Exception, answer_failure)
     return app
 
 
-def answer_full(error: Full) -> Tuple[Response, int, Dict[str, str]]:
-    """The answer where the queue is full."""
+def answer_later(error: Full | Busy) -> Tuple[Response, int, Dict[str, str]]:
+    """The answer where the queue is full, or too many wait for the same."""
     return jsonify(error=str(error)), 503, {"Retry-After": str(error.retry_after)}
 
 
@@ -361,12 +387,30 @@ def answer_http_error(error: HTTPException) -> Response | HTTPException:
     return answer
 
 
-def answer_bug(error: Exception) -> Tuple[Response, int]:
-    """The answer to what no one foresaw, without anything about the inside of the server."""
-    print(printable(f"{request.path}: unexpected {type(error).__name__}: {error}"), file=sys.stderr)
-    if DEBUG in sys.argv:
-        traceback.print_exc()
-    return jsonify(error="an unexpected error, which is a bug in this program; the server's terminal says more"), 500
+def answer_failure(error: Exception) -> Tuple[Response, int]:
+    """The answer where the request is not the cause."""
+    status, reason = failures.explain(error, request.path)
+    return jsonify(error=reason), status
+
+
+@contextmanager
+def turn(turns: BoundedSemaphore) -> Iterator[None]:
+    """Wait for one of these turns, and hold it within the block.
+
+    Raises:
+        Busy: after `PATIENCE`; other requests need the threads that wait.
+    """
+    if not turns.acquire(timeout=PATIENCE):
+        raise Busy(f"other photos are being read; try again in about {Busy.retry_after} s")
+    try:
+        yield
+    finally:
+        turns.release()
+
+
+def encoded(masks: Iterable[Tuple[int, np.ndarray]], size: Size) -> List[str]:
+    """Masks (h, w), bool or in [0, 1], as PNG files of `size` (height, width) in base64."""
+    return [base64.b64encode(pictures.mask_png(pictures.cut(level, size))).decode("ascii") for _, level in masks]
 
 
 @contextmanager
@@ -392,8 +436,9 @@ def save_masks(files: Sequence[FileStorage], folder: Path, size: Size) -> Dict[i
     """
     masks = {}
     for number, file in enumerate(files):
-        path = masks[number] = folder / f"mask_{number}"
+        path = folder / f"mask_{number}"
         file.save(path)
+        masks[number] = path
         try:
             mask_size = pictures.size_of(path)
         except UserError as error:

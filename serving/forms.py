@@ -61,11 +61,11 @@ def boxes(request: Request) -> List[Box]:
 
 
 def select(request: Request, count: int) -> List[int] | None:
-    """The numbers of the instances to translate, of `count`; None for all."""
+    """The numbers of the instances to translate, of at most `count`; None for all."""
     value = _json(request, "select", None)
     if value is None:
         return None
-    if not _are_whole(value, 0) or any(number >= count for number in value):
+    if not value or not _are_whole(value, 0) or any(number >= count for number in value):
         raise Refused(422, f"select is not a JSON list of numbers of instances, from 0 to {count - 1}, such as [0,2]")
     return value
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from data.pictures import Size
 from masks.box_object import NothingFound, clipped, find_object
 from masks.reader import Box
 from serving.networks import Networks
+from translation.placed_mask import PlacedMask
 
 MOST_INSTANCES = 100  # in one picture
 
@@ -37,16 +38,21 @@ def in_boxes(picture: np.ndarray, boxes: Sequence[Box], remarks: List[str]) -> I
             yield number, nothing.mask
 
 
-def segmented(
-    networks: Networks, picture: np.ndarray, domain: str, remarks: List[str]
-) -> Iterator[Tuple[int, np.ndarray]]:
-    """The number and the mask (H, W) bool of each instance that the segmenter finds, the largest first."""
-    found = networks.segment(picture, domain)
+def segmented(networks: Networks, read: Callable[[], np.ndarray], domain: str, remarks: List[str]) -> List[PlacedMask]:
+    """The instances that the segmenter finds in the picture that `read` gives, the largest first."""
+    found = networks.segment(read, domain, MOST_INSTANCES + 1)
     if not found:
         remarks.append("the segmenter found no instance in this picture; draw a box around each")
     if len(found) > MOST_INSTANCES:
-        remarks.append(f"the segmenter found {len(found)} instances; these are the {MOST_INSTANCES} largest")
-    return enumerate(found[:MOST_INSTANCES])
+        many = f"more than {MOST_INSTANCES} instances"
+        remarks.append(f"the segmenter found {many}; these are the {MOST_INSTANCES} largest")
+    return found[:MOST_INSTANCES]
+
+
+def expanded(found: Sequence[PlacedMask], size: Size) -> Iterator[Tuple[int, np.ndarray]]:
+    """The number and the mask (H, W) bool of each instance in a picture of `size`, one at a time."""
+    for number, mask in enumerate(found):
+        yield number, mask.at(size) > 127
 
 
 def check_boxes(boxes: Sequence[Box], size: Size) -> None:

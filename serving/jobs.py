@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translations as jobs: a bounded queue, one thread that works it off, and results that are kept for a while.
+"""Translations as jobs: a bounded queue, one thread that takes them in turn, and results that are kept for a while.
 
 A job is `queued`, then `running`, and ends as `done`, `failed` or `cancelled`.
 """
@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sys
 import time
-import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Callable, Deque, Dict, List, Sequence
 
-from common.errors import DEBUG, UserError, printable
+from common.errors import UserError
 from data.items import Item
 from masks.reader import Box
+from serving import failures
 from serving.shelf import Bounds, Shelf, size_of_folder
 
 MOST_QUEUED = 32
@@ -69,10 +68,10 @@ def in_words(error: UserError, folder: Path, name: str) -> str:
 
 
 class Full(Exception):
-    """The queue takes no more; try again after about `retry_after` seconds."""
+    """The queue takes no more, for this `reason`; try again after about `retry_after` seconds."""
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"{MOST_QUEUED} translations are waiting already; try again in about {retry_after} s")
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(f"{reason}; try again in about {retry_after} s")
         self.retry_after = retry_after
 
 
@@ -104,9 +103,12 @@ class Jobs:
         """
         size = size_of_folder(job.folder)
         with self._changed:
-            queued_bytes = sum(self._queued_bytes.values())
-            if len(self._queue) >= MOST_QUEUED or self._queue and queued_bytes + size > MOST_QUEUED_BYTES:
-                raise Full(max(1, round(self._usual_seconds * len(self._queue))))
+            ahead = self._ahead_of_room(size)
+            if ahead:
+                reason = f"{len(self._queue)} translations are waiting already"
+                if len(self._queue) < MOST_QUEUED:
+                    reason += f", and their files leave no room for these ({MOST_QUEUED_BYTES >> 20} MB in all)"
+                raise Full(reason, max(1, round(self._usual_seconds * ahead)))
             self._queue.append(job)
             self._queued_bytes[job.id] = size
             self._changed.notify()
@@ -132,7 +134,8 @@ class Jobs:
     def cancel(self, job: Job) -> bool:
         """Cancel a job: a queued one at once, a running one between two passes. Returns False if it has ended."""
         with self._changed:
-            if job.state not in ("queued", "running"):
+            # a running one that was cancelled before has not ended yet
+            if job.state != "queued" and job is not self._running:
                 return False
             if job.state == "queued":
                 self._queue.remove(job)
@@ -150,30 +153,33 @@ class Jobs:
         if job.state != "running":
             raise Cancelled
 
+    def _ahead_of_room(self, size: int) -> int:
+        """The number of queued jobs that have to leave the queue before a job of `size` bytes has room there."""
+        ahead = max(0, len(self._queue) - MOST_QUEUED + 1)
+        sizes = [self._queued_bytes[job.id] for job in self._queue]
+        # one job has room whatever its size
+        while ahead < len(sizes) and sum(sizes[ahead:]) + size > MOST_QUEUED_BYTES:
+            ahead += 1
+        return ahead
+
     def _run(self) -> None:
-        """Work off the queue, for ever."""
+        """Translate the queued jobs one after the other, for ever."""
         while True:
             with self._changed:
                 while not self._queue:
                     # now and then what is too old goes, also if nobody asks for anything
                     self._changed.wait(timeout=60)
                     self._ended.tidy()
-                job = self._running = self._queue.popleft()
+                job = self._queue.popleft()
+                self._running = job
                 del self._queued_bytes[job.id]
                 job.state = "running"
             start = time.monotonic()
-            state = self._attempt(job)
-            job.seconds = time.monotonic() - start
-            if state == "done":
-                self._usual_seconds += 0.2 * (job.seconds - self._usual_seconds)
-            with self._changed:
-                # a job that was cancelled in its last pass stays so
-                job.state = state if job.state == "running" else job.state
-                if job.state != "done":
-                    job.files.clear()
-                    shutil.rmtree(job.folder, ignore_errors=True)
-                self._ended.put(job.id, job, job.folder)
-                self._running = None
+            state = "failed"
+            try:
+                state = self._attempt(job)
+            finally:
+                self._end(job, state, time.monotonic() - start)
 
     def _attempt(self, job: Job) -> str:
         """Translate a job; return the state it ends in."""
@@ -184,14 +190,20 @@ class Jobs:
             return "cancelled"
         except UserError as error:
             job.fail(error)
-        except MemoryError:
-            job.error = "there is not enough memory for this picture; use a smaller one"
-        except OSError as error:
-            job.error = f"the server could not write the result ({error.strerror}); make room on its disk"
         except Exception as error:
-            # a bug: its text may name files of the server, so it is for the server's terminal only
-            job.error = "an unexpected error, which is a bug in this program; the server's terminal says more"
-            print(printable(f"job failed: unexpected {type(error).__name__}: {error}"), file=sys.stderr)
-            if DEBUG in sys.argv:
-                traceback.print_exc()
+            _, job.error = failures.explain(error, "a translation")
         return "failed"
+
+    def _end(self, job: Job, state: str, seconds: float) -> None:
+        """Put a job that ran into its last state, and keep it if it has a result."""
+        job.seconds = seconds
+        if state == "done":
+            self._usual_seconds += 0.2 * (seconds - self._usual_seconds)
+        with self._changed:
+            # a job that was cancelled in its last pass stays so
+            job.state = state if job.state == "running" else job.state
+            if job.state != "done":
+                job.files.clear()
+                shutil.rmtree(job.folder, ignore_errors=True)
+            self._ended.put(job.id, job, job.folder)
+            self._running = None

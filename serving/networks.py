@@ -11,6 +11,7 @@ import argparse
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Callable, Dict, List, Sequence, Tuple, TypeVar
 
@@ -24,6 +25,7 @@ from masks import segmenter
 from masks.segmenter import Segmenter
 from models import GENERATORS
 from translation.keep_size import Translate
+from translation.placed_mask import PlacedMask
 from translation.translator import LoadedModel, load_translator
 from weights import model_file
 
@@ -79,9 +81,17 @@ class Networks:
 
         return lambda picture, masks: self._call(translate_in_scope, picture, masks)
 
-    def segment(self, picture: np.ndarray, domain: str) -> List[np.ndarray]:
-        """The masks (H, W) bool of the instances of `domain` that the segmenter finds in a picture (H, W, 3) uint8."""
-        return self._call(lambda: list(self._segmenter.instances(picture, domain)))
+    def segment(self, read: Callable[[], np.ndarray], domain: str, most: int) -> List[PlacedMask]:
+        """The instances of `domain` that the segmenter finds in a picture (H, W, 3) uint8, the `most` largest of them.
+
+        `read` gives the picture once it is needed, so that those who wait hold none. What it raises is raised here.
+        """
+
+        def segment_in_thread() -> List[PlacedMask]:
+            # cut out one at a time: those of large pictures are large
+            return [PlacedMask.of(mask) for mask in islice(self._segmenter.instances(read(), domain), most)]
+
+        return self._call(segment_in_thread)
 
     def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         return self._thread.submit(function, *arguments).result()

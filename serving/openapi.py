@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any, Dict, Sequence
 
 from serving.instances import MOST_INSTANCES
-from serving.jobs import KEPT, MOST_QUEUED
+from serving.jobs import KEPT, MOST_QUEUED, MOST_QUEUED_BYTES
 
 Schema = Dict[str, Any]
 
+KEPT_MINUTES = round(KEPT.seconds / 60)
 FILE: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer", "minimum": 0}
@@ -31,7 +32,11 @@ MASKS: Schema = {
 SELECT: Schema = {
     "type": "array",
     "items": NUMBER,
-    "description": "translate only the instances with these numbers, from 0 in the order of masks or boxes",
+    "minItems": 1,
+    "description": (
+        "translate only the instances with these numbers, from 0 in the order of masks or boxes, or of the segmenter, "
+        "the largest first"
+    ),
     "example": [0, 2],
 }
 SEGMENT: Schema = {
@@ -93,6 +98,8 @@ SCHEMAS: Dict[str, Schema] = {
             picture={**TEXT, "description": "address of the translated picture, at its own size (PNG)"},
             before=TEXT,
             after=TEXT,
+            outlines_before=TEXT,
+            outlines_after=TEXT,
             masks=many(of("object", number=NUMBER, mask=TEXT)),
             archive={**TEXT, "description": "address of all files, as a zip file"},
         ),
@@ -121,7 +128,13 @@ REASONS = {
     409: "it has no result",
     413: "too large",
     422: "a field or a file that cannot be used",
-    503: f"{MOST_QUEUED} translations are waiting already; Retry-After says when to try again",
+    421: "sent to a name that is not this server's",
+    500: "an error of the server's; its terminal says more",
+    503: (
+        f"{MOST_QUEUED} translations, or {MOST_QUEUED_BYTES >> 20} MB, are waiting already, or too many requests; "
+        "Retry-After says when to try again. Without that header: not enough memory"
+    ),
+    507: "the server's disk is full",
 }
 
 
@@ -137,16 +150,16 @@ def document() -> Dict[str, Any]:
             "version": "1",
             "description": (
                 "Translate the instances in a picture. POST /api/translate returns a job; GET it until its state is "
-                "done, failed or cancelled. A result is kept for half an hour after its last use."
+                f"done, failed or cancelled. A result is kept for {KEPT_MINUTES} minutes after its last use."
             ),
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "paths": {
             "/api/about": {"get": operation("models, samples and limits", {200: json_of("About")})},
-            "/api/samples/{number}/picture": {"get": operation("a sample's picture", {200: PNG}, [sample], [404])},
+            "/api/samples/{number}/picture": {"get": operation("a sample's picture", {200: PICTURE}, [sample], [404])},
             "/api/samples/{number}/masks/{mask}": {
-                "get": operation("a sample's mask", {200: PNG}, [sample, parameter("mask", NUMBER)], [404])
+                "get": operation("a sample's mask", {200: PICTURE}, [sample, parameter("mask", NUMBER)], [404])
             },
             "/api/pictures": {
                 "post": operation(
@@ -171,7 +184,7 @@ def document() -> Dict[str, Any]:
                     "translate the instances of a picture; send image or picture, and masks or boxes or segment",
                     {202: json_of("Job")},
                     (),
-                    [404, *UPLOAD, 503],
+                    [404, *UPLOAD],
                     form(
                         (),
                         image=FILE,
@@ -196,7 +209,7 @@ def document() -> Dict[str, Any]:
             },
             "/api/jobs/{id}/{name}": {
                 "get": operation(
-                    f"a file of the result, for {KEPT.seconds // 60} minutes after its last use",
+                    f"a file of the result, for {KEPT_MINUTES} minutes after its last use",
                     {200: PNG},
                     [job_id, parameter("name", TEXT)],
                     [404, 409],
@@ -226,7 +239,9 @@ def json_of(name: str) -> Schema:
 
 
 PNG = content("image/png", FILE)
-UPLOAD = (400, 403, 413, 422)  # errors of requests with files
+PICTURE = content("image/*", FILE)
+UPLOAD = (400, 403, 413, 422, 503, 507)  # errors of requests with files
+ANY = (421, 500)  # errors of all requests
 
 
 def form(required: Sequence[str] | None = None, **fields: Schema) -> Schema:
@@ -259,7 +274,7 @@ def operation(
     responses: Dict[str, Schema] = {}
     for status, body_schema in answers.items():
         responses[str(status)] = {"description": summary, **({"content": body_schema} if body_schema else {})}
-    for status in sorted(errors):
+    for status in sorted({*errors, *ANY}):
         responses[str(status)] = {"description": REASONS[status], "content": json_of("Error")}
     described: Schema = {"summary": summary, "responses": responses}
     if parameters:

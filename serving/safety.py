@@ -18,7 +18,7 @@ from flask import Flask, Request, Response, request
 MOST_BODY_BYTES = 256 << 20  # of one request; a PNG file of the largest photos has about 180 MB
 MOST_TEXT_BYTES = 1 << 20  # of all fields that are not files
 MOST_PARTS = 250
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}  # the usual names
 HEADERS = {
     # nothing but this server's own files, and no script or style within a page
     "Content-Security-Policy": (
@@ -58,7 +58,7 @@ def guard(app: Flask, host: str) -> None:
     def check() -> None:
         name = name_in(request.headers.get("Host", ""))
         # an address is no name that another site could have made lead here
-        if name not in names and not (host not in LOOPBACK and is_address(name)):
+        if name not in names and (is_loopback(host) or not is_address(name)):
             raise Refused(421, f"this server is not {name[:100]!r}; open it by the address that it printed")
         check_origin(request)
 
@@ -72,9 +72,17 @@ def guard(app: Flask, host: str) -> None:
 
 def own_names(host: str) -> Set[str]:
     """The names by which a server that listens on `host` is reached."""
-    if host in LOOPBACK:
-        return LOOPBACK
+    if is_loopback(host):
+        return {*LOOPBACK, host.lower()}
     return {*LOOPBACK, host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server that listens on `host`, a name or an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in LOOPBACK
 
 
 def name_in(netloc: str) -> str:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -77,5 +79,10 @@ class Shelf:
 
 
 def size_of_folder(folder: Path) -> int:
-    """The bytes of all files in a folder and its subfolders."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The bytes of all files in a folder and its subfolders; one that goes meanwhile does not count."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total

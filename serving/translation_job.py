@@ -7,7 +7,7 @@ The result is written as translate.py writes it: `images/picture.png`, `masks/pi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, Tuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from serving import instances
 from serving.jobs import Job, Jobs
 from serving.networks import Networks
 from translation.one_picture import prepare, translate_prepared
+from translation.placed_mask import PlacedMask
 from translation.results import Results, Translation
 from translation.selection import Selection
 
@@ -40,11 +41,9 @@ def translate_job(job: Job, jobs: Jobs, networks: Networks) -> None:
 
     def read_masks(item: Item, picture: np.ndarray) -> Iterator[Tuple[int, np.ndarray]]:
         jobs.check(job)
-        if job.segment:
-            return instances.segmented(networks, picture, job.direction[0], job.remarks)
-        if job.boxes:
-            return instances.in_boxes(picture, job.boxes, job.remarks)
-        return instances.read_levels(item, job.remarks)
+        for mask in masks_of(job, item, picture, networks):
+            jobs.check(job)
+            yield mask
 
     def translate(picture: np.ndarray, masks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         jobs.check(job)
@@ -55,11 +54,28 @@ def translate_job(job: Job, jobs: Jobs, networks: Networks) -> None:
     selection = Selection(job.select, True, None, loaded.set_order, 0)
     prepared = prepare(job.item, loaded, read_masks, selection, keep_size=served.needs_masks)
     job.total = len(prepared.chosen)
-    if served.needs_masks and not prepared.chosen and not job.remarks:
-        job.remarks.append("all masks are empty; the picture is left as it is")
+    job.remarks += remarks_on_empty(prepared.masks, job.select)
     translation = translate_prepared(prepared, loaded, translate)
     jobs.check(job)
     write_result(job, translation)
+
+
+def masks_of(job: Job, item: Item, picture: np.ndarray, networks: Networks) -> Iterator[Tuple[int, np.ndarray]]:
+    """The number and the mask of each instance of a job, (h, w) in [0, 1] or (H, W) bool, from where it has them."""
+    if job.segment:
+        found = instances.segmented(networks, lambda: picture, job.direction[0], job.remarks)
+        return instances.expanded(found, picture.shape[:2])
+    if job.boxes:
+        return instances.in_boxes(picture, job.boxes, job.remarks)
+    return instances.read_levels(item, job.remarks)
+
+
+def remarks_on_empty(masks: Dict[int, PlacedMask], select: Collection[int] | None) -> List[str]:
+    """A remark on each mask, of those that are to be translated, that is empty; one if all of a picture's masks are."""
+    empty = [number for number, mask in masks.items() if (select is None or number in select) and not mask.area]
+    if empty and len(empty) == len(masks):
+        return ["all masks are empty; the picture is left as it is"]
+    return [f"mask {number} is empty; nothing is translated there" for number in empty]
 
 
 def write_result(job: Job, translation: Translation) -> None:

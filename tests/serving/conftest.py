@@ -9,9 +9,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's temporary folder, for servers that a test kills, which then leave theirs behind."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+    # tests list their own folder
+    folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(folder))
     return folder

@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import zipfile
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import nnabla as nn
@@ -23,9 +25,9 @@ import translate as translate_script
 from data import pictures
 from data.items import Item
 from masks.box_object import find_object
-from masks.segmenter import load
+from masks.segmenter import Segmenter, load
 from models import Architecture
-from serving import safety
+from serving import api, instances, safety
 from serving.api import ROUTES
 from serving.networks import domain_names, names_of
 from serving.openapi import document
@@ -274,6 +276,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(client, photo, tmp_path)
     refused(client, 422, "has no area", image=picture, boxes="[[9,9,9,20]]")
     refused(client, 422, "is outside of the picture", image=picture, boxes="[[500,9,600,20]]")
     refused(client, 422, "select is not", image=picture, masks=masks, select="[3]")
+    refused(client, 422, "select is not", image=picture, masks=masks, select="[]")
     refused(client, 422, "there is no direction 'up'; choose from: AtoB, BtoA", image=picture, direction="up")
     refused(client, 422, "there is no model 'm'; choose from: model", image=picture, model="m")
     refused(client, 422, "mask 0 is 50x50, its picture 90x60", image=picture, masks=[tmp_path / "square.png"])
@@ -343,6 +346,91 @@ def test_empty_masks_leave_the_picture_as_it_is(client, photo, tmp_path):
     job = translate(client, image=picture, masks=[tmp_path / "empty.png"])
     assert job["remarks"] == ["all masks are empty; the picture is left as it is"]
     np.testing.assert_array_equal(pixels(client, job["result"]["picture"]), np.asarray(Image.open(picture)))
+
+
+def test_each_empty_mask_is_remarked(client, photo, tmp_path):
+    picture, masks = photo
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "empty.png")
+    empty = tmp_path / "empty.png"
+    job = translate(client, image=picture, masks=[empty, masks[0], empty])
+    assert (job["done"], job["total"]) == (1, 1)
+    assert job["remarks"] == [f"mask {number} is empty; nothing is translated there" for number in (0, 2)]
+    # only of those that were asked for
+    job = translate(client, image=picture, masks=[empty, masks[0], empty], select="[1, 2]")
+    assert job["remarks"] == ["mask 2 is empty; nothing is translated there"]
+
+
+def test_more_instances_than_the_most_are_cut_off_with_a_remark(photo, model, tmp_path, monkeypatch):
+    picture, _ = photo
+    path = save_random_segmenter(tmp_path / "segmenter.h5")
+    expected = [np.eye(HEIGHT, WIDTH, k, dtype=bool) for k in range(3)]
+    monkeypatch.setattr(Segmenter, "instances", lambda *_: iter(expected))
+    monkeypatch.setattr(instances, "MOST_INSTANCES", len(expected) - 1)
+    client = make_client(tmp_path / "files", "--model", model, "--segmenter", path)
+    masks, remarks = found_masks(client, upload(client, picture)["id"], segment="A")
+    np.testing.assert_array_equal(masks, expected[:-1])
+    most = len(expected) - 1
+    assert remarks == [f"the segmenter found more than {most} instances; these are the {most} largest"]
+
+
+def test_what_a_segmenter_is_asked_for_is_checked(photo, model, tmp_path):
+    picture, _ = photo
+    path = save_random_segmenter(tmp_path / "segmenter.h5")
+    client = make_client(tmp_path / "files", "--model", model, "--segmenter", path)
+    refused(client, 422, "select is not JSON", image=picture, segment="true", select="nonsense")
+    refused(client, 422, "select is not a JSON list", image=picture, segment="true", select="[100]")
+    place = f"/api/pictures/{upload(client, picture)['id']}/instances"
+    for value in ("AB", "", "a"):
+        refused(client, 422, "choose from: A, B" if value else "segment is missing", place, segment=value)
+    assert translate(client, image=picture, segment="true", select="[0]")["total"] == 1
+
+
+def test_a_picture_that_goes_while_a_request_waits_is_not_there_any_more(client, photo, tmp_path, monkeypatch):
+    picture, _ = photo
+    id = upload(client, picture)["id"]
+
+    @contextmanager
+    def turn(turns):
+        # another request's
+        assert client.application.test_client().delete(f"/api/pictures/{id}").status_code == 204
+        yield
+
+    monkeypatch.setattr(api, "turn", turn)
+    reason = refused(client, 404, "no such picture", f"/api/pictures/{id}/instances", boxes=json.dumps(BOXES))
+    assert str(tmp_path) not in reason
+
+
+def test_a_request_waits_for_its_turn_only_so_long(client, photo, monkeypatch):
+    monkeypatch.setattr(api, "PATIENCE", 0.01)
+    monkeypatch.setattr(api, "turn", partial(with_none_left, api.turn))
+    answer = client.post("/api/pictures", data=as_form({"image": photo[0]}))
+    assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
+    assert "try again in about" in answer.get_json()["error"]
+
+
+def with_none_left(turn, turns):
+    """`turn` where others have all turns."""
+    while turns.acquire(blocking=False):
+        pass
+    return turn(turns)
+
+
+@pytest.mark.parametrize(
+    "error, status, words",
+    [
+        (OSError(28, "No space left on device", "/tmp/secret"), 507, "(No space left on device); make room"),
+        (OSError(5, "Input/output error", "/tmp/secret"), 500, "could not read or write a file (Input/output error)"),
+        (MemoryError(), 503, "not enough memory"),
+        (ValueError("/tmp/secret"), 500, "a bug in this program"),
+    ],
+)
+def test_what_hits_the_server_has_a_status_and_a_reason(client, photo, tmp_path, monkeypatch, error, status, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pictures, "write_png", fail)
+    assert "secret" not in refused(client, status, words, "/api/pictures", image=photo[0])
+    assert list((tmp_path / "files").iterdir()) == []
 
 
 def test_deleted_things_are_gone(client, photo, tmp_path):

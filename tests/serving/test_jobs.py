@@ -80,9 +80,9 @@ def test_a_full_queue_takes_no_more_until_there_is_room(new_job, monkeypatch):
     wait_for(lambda: first.state == "running")
     for _ in range(2):
         jobs.add(new_job())
-    with pytest.raises(Full, match="2 translations are waiting already; try again in about 4 s") as full:
+    with pytest.raises(Full, match="2 translations are waiting already; try again in about 2 s") as full:
         jobs.add(new_job())
-    assert full.value.retry_after == 4
+    assert full.value.retry_after == 2
     work.go.set()
     wait_for(lambda: jobs.waiting < 2)
     jobs.add(new_job())
@@ -96,8 +96,25 @@ def test_the_queue_is_bounded_in_bytes(new_job, monkeypatch):
     wait_for(lambda: first.state == "running")
     # one is taken whatever its size
     jobs.add(new_job(5000))
-    with pytest.raises(Full):
+    with pytest.raises(Full, match="1 translations are waiting already, and their files leave no room.* about 2 s"):
         jobs.add(new_job())
+
+
+def test_the_time_of_a_new_try_counts_the_jobs_whose_files_have_to_go(new_job, monkeypatch):
+    monkeypatch.setattr(jobs_module, "MOST_QUEUED_BYTES", 1000)
+    work = Work()
+    jobs = Jobs(work)
+    first = new_job()
+    jobs.add(first)
+    wait_for(lambda: first.state == "running")
+    for size in (300, 300, 300):
+        jobs.add(new_job(size))
+    for size, jobs_to_go in ((101, 1), (400, 1), (401, 2), (5000, 3)):
+        with pytest.raises(Full) as full:
+            jobs.add(new_job(size))
+        assert full.value.retry_after == jobs_to_go * jobs_module.USUAL_SECONDS
+    jobs.add(new_job(100))
+    work.go.set()
 
 
 def test_a_queued_job_is_cancelled_at_once(new_job):
@@ -124,6 +141,8 @@ def test_a_running_job_is_cancelled_between_two_passes(new_job):
     jobs.add(other)
     wait_for(lambda: job.state == "running")
     assert jobs.cancel(job) and job.state == "cancelled"
+    # it has not ended yet
+    assert jobs.cancel(job) and jobs.find(job.id) is job
     work.go.set()
     wait_for(lambda: other.state == "done")
     assert job.state == "cancelled" and job.done == 1 and not job.files and not job.folder.exists()
@@ -136,6 +155,8 @@ def test_a_running_job_is_cancelled_between_two_passes(new_job):
         (UserError("{folder}/mask_3 is not a file"), "mask_3 is not a file"),
         (MemoryError(), "not enough memory for this picture; use a smaller one"),
         (OSError(28, "No space left on device", "/tmp/secret"), "(No space left on device); make room"),
+        (OSError(5, "Input/output error", "/tmp/secret"), "could not read or write a file (Input/output error)"),
+        (RuntimeError("Failed to allocate memory for /tmp/secret"), "not enough memory for this picture"),
         (ValueError("/tmp/secret"), "an unexpected error, which is a bug"),
     ],
 )
@@ -155,6 +176,30 @@ def test_a_job_that_fails_says_why_and_the_next_one_runs(new_job, error, words):
     wait_for(lambda: after.state == "done")
     assert failing.state == "failed" and words in failing.error and "secret" not in failing.error
     assert str(failing.folder) not in failing.error and not failing.folder.exists()
+
+
+class Unwritable:
+    """A stream that nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    flush = write
+
+
+def test_a_terminal_that_cannot_be_written_to_stops_nothing(new_job, monkeypatch):
+    failing, after = new_job(), new_job()
+
+    def work(job, jobs):
+        if job is failing:
+            raise ValueError("a bug")
+
+    monkeypatch.setattr("sys.stderr", Unwritable())
+    jobs = Jobs(work)
+    for job in (failing, after):
+        jobs.add(job)
+    wait_for(lambda: after.state == "done")
+    assert failing.state == "failed" and "a bug" in failing.error
 
 
 def test_many_threads_lose_no_job(new_job):
@@ -246,3 +291,5 @@ def test_folders_are_as_large_as_their_files(tmp_path):
     Path(tmp_path / "sub" / "one").write_bytes(bytes(30))
     Path(tmp_path / "two").write_bytes(bytes(12))
     assert jobs_module.size_of_folder(tmp_path) == 42
+    # one that has gone meanwhile
+    assert jobs_module.size_of_folder(tmp_path / "gone") == 0

@@ -9,6 +9,7 @@ import { Mask, polygonMask } from "./mask.js";
 const LEAST_BOX = 3; // pixels of the screen; less is a click
 const CLOSE = 10; // pixels of the screen: a click this near to a polygon's first point closes it
 const MOST_UNDO = 50;
+const MOST_PIXELS = 2048; // of the canvas's longer side: twice the largest view, for sharp outlines, and no more memory
 const RIM = "rgba(0, 0, 0, .75)";
 
 export class Editor {
@@ -21,6 +22,8 @@ export class Editor {
     this.onBox = onBox;
     this.onHint = onHint;
     this.colours = [];
+    this.most = Infinity; // instances in a photo
+    this.marks = true; // false for a model without masks: none are shown, and none can be drawn
     this.tool = "box";
     this.brush = 0.03; // its radius, as a share of the view's longer side
     this.close();
@@ -45,10 +48,13 @@ export class Editor {
     this.state = { instances: [], selected: -1 };
     this.past = [];
     this.future = [];
-    this.draft = null; // what is being drawn: {box: [start, end]}, {points: [...]} or {mask, at}
+    // what is being drawn: {box: [start, end]}, {points: [...]} or {mask, at, index}; a stroke's `index` is that of the
+    // instance that it changes, -1 for a new one
+    this.draft = null;
+    this.draftBefore = null; // the draft when the pointer that is down went down
     this.waiting = []; // boxes whose objects are being looked for
     this.byKeyboard = false;
-    this.cache = new WeakMap(); // outlines and tinted canvases by mask
+    this.cache = new Map(); // outlines and tinted canvases of the masks that are shown
   }
 
   get instances() {
@@ -59,12 +65,20 @@ export class Editor {
     return this.state.selected;
   }
 
+  // Those beyond the most that a photo may have are left out. The last one is chosen, unless something is being drawn.
   add(...added) {
-    const instances = [...this.instances, ...added];
-    this.change({ instances, selected: instances.length - 1 });
+    const taken = added.slice(0, Math.max(0, this.most - this.instances.length));
+    if (taken.length < added.length) {
+      this.onHint(`A photo can have ${this.most} instances; delete one to make room for another.`);
+    }
+    if (!taken.length) return;
+    const instances = [...this.instances, ...taken];
+    this.change({ instances, selected: this.draft ? this.selected : instances.length - 1 });
   }
 
   remove(index) {
+    // a stroke's index may no longer be right
+    if (this.draft?.mask) this.draft = null;
     this.change({ instances: this.instances.filter((_, i) => i !== index), selected: -1 });
   }
 
@@ -89,16 +103,32 @@ export class Editor {
     this.changed();
   }
 
+  get canUndo() {
+    return this.draft !== null || this.past.length > 0;
+  }
+
+  get canRedo() {
+    return this.draft === null && this.future.length > 0;
+  }
+
+  // While something is being drawn: takes back a polygon's last point, or what is drawn with the other tools.
   undo() {
-    this.step(this.past, this.future);
+    const points = this.draft?.points ?? [];
+    if (points.length > 1) {
+      this.draft = { points: points.slice(0, -1) };
+      this.changed();
+    } else if (this.draft) {
+      this.giveUp();
+    } else {
+      this.step(this.past, this.future);
+    }
   }
 
   redo() {
-    this.step(this.future, this.past);
+    if (this.canRedo) this.step(this.future, this.past);
   }
 
   step(from, to) {
-    this.giveUp();
     if (!from.length) return;
     to.push(this.state);
     this.state = from.pop();
@@ -108,6 +138,13 @@ export class Editor {
   changed() {
     this.draw();
     this.onChange();
+  }
+
+  // Show instances and let them be drawn, or only show the photo.
+  setMarks(marks) {
+    this.marks = marks;
+    if (!marks) this.giveUp();
+    this.draw();
   }
 
   // --- tools: each begins, moves and ends at points of the view ---
@@ -142,7 +179,7 @@ export class Editor {
     if (draft?.points) return;
     this.draft = null;
     if (draft?.box) this.endBox(draft.box);
-    if (draft?.mask) this.endStroke(draft.mask);
+    if (draft?.mask) this.endStroke(draft);
     this.changed();
   }
 
@@ -179,12 +216,13 @@ export class Editor {
       this.onHint("Choose in the list which instance to erase from.");
       return;
     }
-    this.draft = { mask: instance ? instance.mask.copy() : new Mask(this.width, this.height), at: point };
+    const mask = instance ? instance.mask.copy() : new Mask(this.width, this.height);
+    this.draft = { mask, at: point, index: this.selected };
     this.move(point);
   }
 
-  endStroke(mask) {
-    const index = this.selected;
+  // `index` is the instance that was chosen when the stroke began; others may have been added since.
+  endStroke({ mask, index }) {
     if (mask.isEmpty && index >= 0) this.remove(index);
     else if (mask.isEmpty) return;
     else if (index >= 0) this.replace(index, { mask, file: null, on: this.instances[index].on });
@@ -215,13 +253,16 @@ export class Editor {
   listen() {
     const canvas = this.canvas;
     canvas.addEventListener("pointerdown", event => {
-      if (!this.picture || event.button !== 0 || !event.isPrimary) return;
+      if (!this.picture || !this.marks || event.button !== 0 || !event.isPrimary) return;
       this.byKeyboard = false;
+      this.draftBefore = this.draft;
       canvas.setPointerCapture(event.pointerId);
       this.begin(this.pointOf(event));
     });
     canvas.addEventListener("pointermove", event => {
       if (!this.picture || !event.isPrimary) return;
+      // the button was released where this page did not see it
+      if (!event.buttons && !this.byKeyboard && this.draft && !this.draft.points) this.giveUp();
       for (const moved of event.getCoalescedEvents?.() ?? []) this.move(this.pointOf(moved));
       this.move(this.pointOf(event));
     });
@@ -229,11 +270,20 @@ export class Editor {
       if (this.draft && event.isPrimary) this.end(this.pointOf(event));
     });
     // a second finger: the browser zooms
-    canvas.addEventListener("pointercancel", () => this.giveUp());
+    canvas.addEventListener("pointercancel", event => {
+      if (event.isPrimary) this.cancelPointer();
+    });
     canvas.addEventListener("pointerleave", () => { this.cursor = this.byKeyboard ? this.cursor : null; this.draw(); });
     canvas.addEventListener("keydown", event => {
-      if (this.picture && !event.ctrlKey && !event.metaKey && !event.altKey && this.key(event)) event.preventDefault();
+      if (!this.picture || !this.marks || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (this.key(event)) event.preventDefault();
     });
+  }
+
+  // Take back what the pointer has done since it went down: of a polygon, one point.
+  cancelPointer() {
+    this.draft = this.draft?.points ? this.draftBefore : null;
+    this.changed();
   }
 
   // Act on a key; returns whether it is one of ours.
@@ -280,21 +330,29 @@ export class Editor {
 
   paint() {
     const { canvas, context } = this;
-    const ratio = window.devicePixelRatio || 1;
+    const longer = Math.max(canvas.clientWidth, canvas.clientHeight);
+    const ratio = Math.min(window.devicePixelRatio || 1, MOST_PIXELS / longer);
     const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     const scale = width / this.width;
     context.setTransform(scale, 0, 0, height / this.height, 0, 0);
     this.line = ratio / scale; // a pixel of the screen
     context.drawImage(this.picture, 0, 0, this.width, this.height);
-    this.instances.forEach((instance, i) => {
-      const isStroke = this.draft?.mask && i === this.selected;
-      this.paintMask(isStroke ? this.draft.mask : instance.mask, i, instance.on);
-    });
-    if (this.draft?.mask && this.selected < 0) this.paintMask(this.draft.mask, this.instances.length, true);
+    if (!this.marks) return;
+    this.paintMasks();
     for (const box of this.waiting) this.paintPath(boxPath(box), "#fff", true);
     this.paintDraft();
     this.paintCursor();
+  }
+
+  paintMasks() {
+    const { mask: stroke, index } = this.draft ?? {};
+    const shown = this.instances.map(({ mask, on }, i) => ({ mask: stroke && i === index ? stroke : mask, on }));
+    if (stroke && index < 0) shown.push({ mask: stroke, on: true });
+    const masks = new Set(shown.map(({ mask }) => mask));
+    // each tinted canvas takes up to 4 MB: those that only undo may bring back are made again
+    for (const mask of this.cache.keys()) if (!masks.has(mask)) this.cache.delete(mask);
+    shown.forEach(({ mask, on }, i) => this.paintMask(mask, i, on));
   }
 
   paintMask(mask, number, on) {
@@ -350,7 +408,10 @@ export class Editor {
     if (!this.byKeyboard) return;
     const cross = new Path2D();
     const arm = 9 * this.line;
-    cross.moveTo(x - arm, y), cross.lineTo(x + arm, y), cross.moveTo(x, y - arm), cross.lineTo(x, y + arm);
+    cross.moveTo(x - arm, y);
+    cross.lineTo(x + arm, y);
+    cross.moveTo(x, y - arm);
+    cross.lineTo(x, y + arm);
     this.paintPath(cross, "#fff");
   }
 }

@@ -49,14 +49,14 @@ export class Mask {
       for (let x = 0; x < width; x++) {
         const start = x;
         while (x < width && at(x, y) !== at(x, y - 1)) x++;
-        if (x > start) path.moveTo(start, y), path.lineTo(x, y);
+        if (x > start) addLine(path, start, y, x, y);
       }
     }
     for (let x = 0; x <= width; x++) {
       for (let y = 0; y < height; y++) {
         const start = y;
         while (y < height && at(x, y) !== at(x - 1, y)) y++;
-        if (y > start) path.moveTo(x, start), path.lineTo(x, y);
+        if (y > start) addLine(path, x, start, x, y);
       }
     }
     return path;
@@ -100,6 +100,11 @@ export function polygonMask(points, width, height) {
   for (const { x, y } of points) context.lineTo(x, y);
   context.fill("evenodd");
   return fromPixels(context, width, height, 3);
+}
+
+function addLine(path, x0, y0, x1, y1) {
+  path.moveTo(x0, y0);
+  path.lineTo(x1, y1);
 }
 
 function fromPixels(context, width, height, channel) {

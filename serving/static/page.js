@@ -3,7 +3,7 @@
 
 import { Editor } from "./editor.js";
 import { readMask } from "./mask.js";
-import { cancelJob, decodeBase64, follow, getBlob, getJson, post } from "./server.js";
+import { cancelJob, decodeBase64, follow, getBlob, getJson, post, sentence } from "./server.js";
 
 const $ = id => document.getElementById(id);
 const ZOOMS = [1, 1.5, 2, 3, 4];
@@ -16,8 +16,10 @@ const HINTS = {
 };
 
 let about; // of the server: models, samples, colours, limits
-let photo = null; // what the server says about the uploaded photo
+let photo = null; // what the server says about the uploaded photo, and its `file`
+let newestTurn = 0; // counts the photos that were chosen, of which only the newest is opened
 let job = null; // the translation that runs
+let isCancelled = false; // whether its user has cancelled it, maybe before the server has it
 let shown = null; // the entry of the history that is shown
 const results = [];
 
@@ -51,16 +53,21 @@ async function attempt(action) {
 
 // --- choosing a photo ---
 
-async function openPhoto(file) {
+// Open a photo; returns false if another one was chosen in the meantime.
+async function openPhoto(file, turn = ++newestTurn) {
   announce("Reading the photo");
   $("choose").textContent = "Reading…";
   try {
-    const uploaded = await post("/api/pictures", { image: { blob: file, name: file.name || "pasted.png" } });
+    const uploaded = await upload(file);
     const picture = await createImageBitmap(await getBlob(uploaded.view));
-    photo = uploaded;
+    if (turn !== newestTurn) return false;
+    photo = { ...uploaded, file };
     editor.open(picture, uploaded.view_width, uploaded.view_height);
+  } catch (error) {
+    if (turn !== newestTurn) return false;
+    throw error;
   } finally {
-    $("choose").textContent = "Choose a photo…";
+    if (turn === newestTurn) $("choose").textContent = "Choose a photo…";
   }
   shown = null;
   showWork();
@@ -69,14 +76,33 @@ async function openPhoto(file) {
   setHint();
   announce(`${photo.name}, ${photo.width} by ${photo.height} pixels. ${$("hint").textContent}`);
   $("canvas").focus({ preventScroll: true });
+  return true;
+}
+
+function upload(file) {
+  return post("/api/pictures", { image: { blob: file, name: file.name || "pasted.png" } });
+}
+
+// Send a request about a photo: `ask(id)`. If the server has dropped the photo, it is uploaded again first.
+async function askAbout(current, ask) {
+  try {
+    return await ask(current.id);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    current.id = (await upload(current.file)).id;
+    return ask(current.id);
+  }
 }
 
 async function openSample(sample) {
+  const turn = ++newestTurn;
   const masks = await Promise.all(sample.masks.map(getBlob));
-  await openPhoto(new File([await getBlob(sample.picture)], `${sample.name}.png`));
-  selectDirection(sample.direction);
+  const isOpen = await openPhoto(new File([await getBlob(sample.picture)], `${sample.name}.png`), turn);
+  if (!isOpen) return;
+  // another model may have been chosen in the meantime
+  if (currentModel().name === sample.model) selectDirection(sample.direction);
   await addFound({ masks: masks.map((blob, i) => ({ blob, name: `${i}.png` })) }, masks);
-  hint("The instances are marked already: translate them, or change them first.");
+  if (turn === newestTurn && currentModel().needs_masks) hint("The instances are marked already: translate them, or change them first.");
 }
 
 function openFirst(files) {
@@ -110,7 +136,7 @@ function leaveOrReturn() {
 // the masks were files already.
 async function addFound(fields, files = null) {
   const current = photo;
-  const { masks, remarks } = await post(`/api/pictures/${current.id}/instances`, fields);
+  const { masks, remarks } = await askAbout(current, id => post(`/api/pictures/${id}/instances`, fields));
   const instances = await Promise.all(masks.map(async (base64, i) => {
     const found = decodeBase64(base64);
     const mask = await readMask(found, current.view_width, current.view_height);
@@ -119,10 +145,11 @@ async function addFound(fields, files = null) {
   // another photo may have been opened in the meantime
   if (photo !== current) return;
   const visible = instances.filter(instance => !instance.mask.isEmpty);
+  const before = editor.instances.length;
   if (visible.length) editor.add(...visible);
   if (visible.length < instances.length) remarks.push("A mask without any white pixel was left out");
   if (remarks.length) notify(remarks.map(sentence).join(" "));
-  announce(`${visible.length} found, ${editor.instances.length} instances now`);
+  announce(`${editor.instances.length - before} added, ${editor.instances.length} instances now`);
 }
 
 async function findInBox(box) {
@@ -141,8 +168,8 @@ function showInstances() {
   const focused = document.activeElement?.dataset?.action;
   $("instances").replaceChildren(...instances.map((instance, i) => instanceRow(instance, i, i === selected)));
   if (focused) document.querySelector(`#instances [data-action="${focused}"]`)?.focus();
-  $("undo").disabled = !editor.past.length;
-  $("redo").disabled = !editor.future.length;
+  $("undo").disabled = !editor.canUndo;
+  $("redo").disabled = !editor.canRedo;
   $("new-instance").hidden = selected < 0;
   $("close-polygon").hidden = !editor.canClose;
   $("brush-size").hidden = editor.tool !== "brush" && editor.tool !== "eraser";
@@ -188,7 +215,9 @@ function currentModel() {
 }
 
 function showModel() {
-  const { directions, name } = currentModel();
+  const { directions, name, needs_masks: needsMasks } = currentModel();
+  document.body.classList.toggle("whole-pictures", !needsMasks);
+  editor.setMarks(needsMasks);
   const rows = directions.map(({ direction, from, to }) => {
     const choice = element("input", { type: "radio", name: "direction", value: direction });
     return element("label", {}, choice, `${from} → ${to}`);
@@ -219,23 +248,30 @@ function selectedDirection() {
 
 async function translate() {
   const { instances } = editor;
+  const current = photo;
   const model = currentModel();
   const select = instances.flatMap((instance, i) => instance.on ? [i] : []);
   if (model.needs_masks && !instances.length) throw new Error("Mark an instance first: drag a box around it.");
   if (model.needs_masks && !select.length) throw new Error("All instances are switched off; switch one on.");
-  const fields = { picture: photo.id, model: model.name, direction: selectedDirection() };
-  if (model.needs_masks) {
-    const files = await Promise.all(instances.map(instance => instance.file ?? instance.mask.toFile()));
-    fields.masks = files.map((blob, i) => ({ blob, name: `${i}.png` }));
-    fields.select = JSON.stringify(select);
-  }
+  const fields = { model: model.name, direction: selectedDirection() };
+  isCancelled = false;
   showProgress("Sending…", null);
   try {
-    job = await post("/api/translate", fields);
+    if (model.needs_masks) {
+      const files = await Promise.all(instances.map(instance => instance.file ?? instance.mask.toFile()));
+      fields.masks = files.map((blob, i) => ({ blob, name: `${i}.png` }));
+      fields.select = JSON.stringify(select);
+    }
+    job = await askAbout(current, id => post("/api/translate", { ...fields, picture: id }));
+    if (isCancelled) await cancelJob(job.id);
     const ended = await follow(job, showState);
     if (ended.state === "failed") throw new Error(sentence(ended.error));
     if (ended.state === "cancelled") announce("Cancelled");
-    if (ended.state === "done") await addResult(ended);
+    if (ended.state === "done") await addResult(ended, current);
+  } catch (error) {
+    // one that had ended just before it was cancelled has been deleted
+    if (!isCancelled || error.status !== 404) throw error;
+    announce("Cancelled");
   } finally {
     job = null;
     $("progress").hidden = true;
@@ -243,11 +279,21 @@ async function translate() {
   }
 }
 
+function cancel() {
+  isCancelled = true;
+  showProgress("Cancelling…", null);
+  if (job) cancelJob(job.id);
+}
+
 function showState({ state, position, done, total }) {
-  if (state === "queued") {
+  if (isCancelled) {
+    showProgress("Cancelling…", null);
+  } else if (state === "queued") {
     showProgress(position ? `Waiting: ${position} before this one` : "Starting…", null);
   } else if (total) {
     showProgress(`Translating: ${done} of ${total} instances done`, done / total);
+  } else if (total === 0) {
+    showProgress("Translating…", null);
   } else {
     showProgress("Reading photo and masks…", null);
   }
@@ -264,14 +310,20 @@ function showProgress(text, share) {
 
 // --- results ---
 
-async function addResult(ended) {
+// Add the result of a photo's translation, and show it unless its user has gone on to something else.
+async function addResult(ended, translated) {
   const { result } = ended;
   const names = ["before", "after", "outlines_before", "outlines_after"].filter(name => result[name]);
   const urls = await Promise.all(names.map(async name => [name, URL.createObjectURL(await getBlob(result[name]))]));
   const entry = { job: ended, views: Object.fromEntries(urls) };
   results.push(entry);
   for (const old of results.splice(0, results.length - MOST_RESULTS)) Object.values(old.views).forEach(URL.revokeObjectURL);
-  $("views").hidden = $("history").hidden = false;
+  $("history").hidden = false;
+  if (photo !== translated || editor.draft || $("work").hidden) {
+    showHistory();
+    announce(`${ended.name} is translated: see the results of this visit`);
+    return;
+  }
   await showResult(entry);
   $("result-text").focus({ preventScroll: true });
   if ($("stage").getBoundingClientRect().top < 0) $("stage").scrollIntoView();
@@ -279,6 +331,7 @@ async function addResult(ended) {
 
 async function showResult(entry) {
   shown = entry;
+  $("views").hidden = false;
   const { job: ended, views } = entry;
   const { result } = ended;
   const ready = [];
@@ -302,8 +355,9 @@ async function showResult(entry) {
   $("download-picture").download = `${ended.name}_${ended.direction}.png`;
   $("download-all").href = result.archive;
   $("download-all").download = `${ended.name}_${ended.direction}.zip`;
+  // numbered as the list numbers the instances
   const links = result.masks.map(({ number, mask }) =>
-    element("a", { href: mask, download: `${ended.name}_${number}.png` }, `mask ${number + 1}`));
+    element("a", { href: mask, download: `${ended.name}_${number + 1}.png` }, `mask ${number + 1}`));
   $("download-masks").replaceChildren("Masks of the new instances: ", ...links);
   $("download-masks").hidden = !count;
   showHistory();
@@ -311,6 +365,20 @@ async function showResult(entry) {
   $("mark-tab").disabled = !photo;
   showView("result");
   slide(50);
+}
+
+// Save the file behind a link. The browser alone would not say why there is none any more.
+async function download(link) {
+  let blob;
+  try {
+    blob = await getBlob(link.href);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    throw new Error("This result has expired: the server keeps none for long. Translate again to download it.");
+  }
+  const url = URL.createObjectURL(blob);
+  element("a", { href: url, download: link.download }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 function showHistory() {
@@ -366,10 +434,6 @@ function element(tag, properties, ...children) {
   return made;
 }
 
-function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-}
-
 function listen() {
   const on = (id, kind, act) => $(id).addEventListener(kind, act);
   on("notice-close", "click", () => notify(""));
@@ -398,13 +462,19 @@ function listen() {
     attempt(() => addFound({ masks: files.map(blob => ({ blob, name: blob.name })) }, files));
   });
   on("translate", "click", () => attempt(translate));
-  on("cancel", "click", () => job && cancelJob(job.id));
+  on("cancel", "click", cancel);
   on("mark-tab", "click", () => showView("mark"));
   on("result-tab", "click", () => showView("result"));
   on("slide", "input", () => slide(Number($("slide").value)));
   on("compare", "pointerdown", event => { $("compare").setPointerCapture(event.pointerId); slideTo(event); });
   on("compare", "pointermove", event => { if (event.buttons) slideTo(event); });
   on("outlines", "change", showOutlines);
+  on("result-view", "click", event => {
+    const link = event.target.closest("a[download]");
+    if (!link) return;
+    event.preventDefault();
+    attempt(() => download(link));
+  });
   addEventListener("pagehide", () => job && cancelJob(job.id));
   addEventListener("paste", event => openFirst(event.clipboardData.files));
   addEventListener("dragover", event => { event.preventDefault(); document.body.classList.add("dragging"); });
@@ -415,9 +485,11 @@ function listen() {
     openFirst(event.dataTransfer.files);
   });
   addEventListener("keydown", event => {
-    if (!photo || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || $("mark-view").hidden) return;
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
+    if (!photo || !editor.marks || $("work").hidden || $("mark-view").hidden) return;
     event.preventDefault();
-    event.shiftKey ? editor.redo() : editor.undo();
+    if (event.shiftKey) editor.redo();
+    else editor.undo();
   });
 }
 
@@ -425,6 +497,7 @@ async function start() {
   listen();
   about = await getJson("/api/about");
   editor.colours = about.colours;
+  editor.most = about.limits.instances;
   $("model").replaceChildren(...about.models.map(({ name }) => element("option", { value: name }, name)));
   $("model-choice").hidden = about.models.length < 2;
   $("model-name").textContent = about.models.length < 2 ? `Model ${about.models[0].name}` : "";

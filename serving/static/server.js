@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests to the REST API; each error is an Error whose message names cause and fix.
+// Requests to the REST API; each error is a RequestError, whose message names cause and fix.
 
 const FIRST_WAIT = 150, LONGEST_WAIT = 1000; // milliseconds between two questions about a job
+const MOST_FAILURES = 5, FAILURE_WAIT = 2000; // such questions that may fail in a row, and milliseconds between them
+
+// `status` is the HTTP status of the server's answer, null if there was none.
+export class RequestError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 export async function request(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The server does not answer. Does app.py still run? Then try again.");
+    throw new RequestError("The server does not answer. Does app.py still run? Then try again.", null);
   }
   if (answer.ok) return answer;
   let reason = `the server answered ${answer.status}; try again`;
@@ -17,7 +26,12 @@ export async function request(path, options = {}) {
   } catch {
     // not the program's own answer
   }
-  throw new Error(reason.charAt(0).toUpperCase() + reason.slice(1) + (/[.!?]$/.test(reason) ? "" : "."));
+  throw new RequestError(sentence(reason), answer.status);
+}
+
+// A reason or remark of the server, which begins with a small letter and ends without a full stop.
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
 export async function getJson(path) {
@@ -50,9 +64,26 @@ export async function follow(job, onState) {
   for (let wait = FIRST_WAIT; ; wait = Math.min(LONGEST_WAIT, wait * 1.3)) {
     onState(job);
     if (job.state !== "queued" && job.state !== "running") return job;
-    await new Promise(resolve => setTimeout(resolve, wait));
-    job = await getJson(`/api/jobs/${job.id}`);
+    await pause(wait);
+    job = await stateOf(job);
   }
+}
+
+// The translation goes on while the network is away, as after a laptop's sleep: only several failures in a row count.
+async function stateOf(job) {
+  for (let failures = 1; ; failures++) {
+    try {
+      return await getJson(`/api/jobs/${job.id}`);
+    } catch (error) {
+      const isLasting = error.status !== null && error.status < 500;
+      if (isLasting || failures === MOST_FAILURES) throw error;
+      await pause(FAILURE_WAIT);
+    }
+  }
+}
+
+function pause(milliseconds) {
+  return new Promise(resolve => setTimeout(resolve, milliseconds));
 }
 
 export function decodeBase64(text) {

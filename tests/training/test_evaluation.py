@@ -301,6 +301,8 @@ def test_a_run_that_is_shorter_than_the_interval_is_evaluated_at_its_end(data, t
     assert "this run ends before the first evaluation, which is due after the last epoch" in said
     assert not list((tmp_path / "run").glob("evaluation*"))
     resume(tmp_path / "run", "--max-iter", LAST)
+    for path in (tmp_path / "run").glob(f"params_{LAST - 1:06d}.*"):
+        path.unlink()  # the model of the stop
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
@@ -391,7 +393,10 @@ def test_files_that_are_needed(tmp_path):
     ]  # fmt: skip
 
 
-def figures(score, basis=Basis("test", {"AtoB": ["a"], "BtoA": ["b"]}, "the score"), **of_both):
+BASIS = Basis("test", {"AtoB": ["a"], "BtoA": ["b"]}, "the score")
+
+
+def figures(score, basis=BASIS, **of_both):
     return Figures({"AtoB": of_both or {"agreement": 0.5}, "BtoA": of_both}, score, basis)
 
 
@@ -406,9 +411,9 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        Basis("val", {"AtoB": ["a"], "BtoA": ["b"]}, "the score"),
-        Basis("test", {"AtoB": ["a", "c"], "BtoA": ["b"]}, "the score"),
-        Basis("test", {"AtoB": ["a"], "BtoA": ["b"]}, "another score"),
+        replace(BASIS, phase="val"),
+        replace(BASIS, pictures={"AtoB": ["a", "c"], "BtoA": ["b"]}),
+        replace(BASIS, score_name="another score"),
     ],
 )
 def test_scores_of_another_kind_or_other_pictures_are_not_compared(tmp_path, capsys, other):

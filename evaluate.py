@@ -42,14 +42,15 @@ def main() -> None:
         if pictures.is_dir():
             tell_not_taken(pictures, mask_folder_of(pictures))
     directions = report.DIRECTIONS if args.direction == "both" else (args.direction,)
+    # once, since a training may write a newer one at any time
+    model_path = model_file.find_model(args.model, args.which)
+    # the pictures that the model was chosen on
+    chosen_on = model_file.read_best(model_path.parent).get("phase") if args.which == "best" else None
     models = {
-        direction: load_translator(
-            args.model, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background, args.which
-        )
+        direction: load_translator(model_path, direction, args.fineSizeH, args.fineSizeW, args.ins_per, args.background)
         for direction in directions
     }
     model = models[directions[0]]
-    model_path = model_file.find_model(args.model, args.which)
     files.make_folder(folder, "--output")
 
     set_order = args.set_order or model.set_order
@@ -77,7 +78,7 @@ def main() -> None:
             "classifiers": evaluator.judged_by,
             "classifier_accuracy": evaluator.accuracy,
         }
-        print("\n" + report.write(folder, about, evaluations, notes(evaluator.accuracy, args.phase)))
+        print("\n" + report.write(folder, about, evaluations, notes(evaluator.accuracy, args.phase, chosen_on)))
     print(f"open {folder / 'index.html'}")
 
 

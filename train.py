@@ -141,7 +141,7 @@ class Run:
             UserError: where that cannot be resumed, or there is no room on the disk.
         """
         if self.args.resume and checkpoint.find(self.folder):
-            self.iteration = self.saver.resume()
+            self.iteration = self.saver.resume(chooses_best=self.evaluate_interval > 0)
             self.complete_events()
         else:
             if self.args.resume:
@@ -162,9 +162,18 @@ class Run:
 
     def evaluations_at(self, iteration: int) -> int:
         """The number of evaluations in the first `iteration` iterations."""
-        if not self.held_out:
-            return 0
-        return iteration // self.batches.iterations_per_epoch // self.evaluate_interval
+        return self.evaluated_epochs(iteration) if self.held_out else 0
+
+    def evaluated_epochs(self, iteration: int) -> int:
+        """The number of epochs in the first `iteration` iterations after which the model is to be evaluated."""
+        epochs = iteration // self.batches.iterations_per_epoch
+        return sum(self.is_evaluated(epoch) for epoch in range(1, epochs + 1))
+
+    def is_evaluated(self, epochs: int) -> bool:
+        """Whether the model is evaluated after `epochs` epochs: at every interval, and after the last one planned."""
+        if not self.evaluate_interval:
+            return False
+        return epochs % self.evaluate_interval == 0 or epochs == self.args.max_epoch
 
     def plan(self) -> str:
         """The work that is ahead, in words."""
@@ -237,7 +246,7 @@ class Run:
         epoch's learning rate."""
         has_samples = epochs % self.args.save_image_interval == 0
         has_checkpoint = epochs % self.args.save_interval == 0
-        has_evaluation = self.evaluate_interval > 0 and epochs % self.evaluate_interval == 0
+        has_evaluation = self.is_evaluated(epochs)
         if has_evaluation or has_samples:
             # a NaN loss is found before anything is made of the model
             self.losses.read()
@@ -261,9 +270,19 @@ class Run:
         except UserError as error:
             print(f"the model is not evaluated during the training: {error}")
             return None
-        epochs = "epoch" if self.evaluate_interval == 1 else f"{self.evaluate_interval} epochs"
-        print(f"evaluated after every {epochs}: {held_out.describe()}")
+        print(f"evaluated after {self.evaluated_after()}: {held_out.describe()}")
+        if not self.evaluated_epochs(self.last_iteration):
+            print(f"this run ends before the first evaluation, which is due after {self.evaluated_after()}")
         return held_out
+
+    def evaluated_after(self) -> str:
+        """The epochs after which the model is evaluated, in words."""
+        if self.evaluate_interval >= self.args.max_epoch:
+            return "the last epoch" if self.args.max_epoch > 1 else "the only epoch"
+        if self.evaluate_interval == 1:
+            return "every epoch"
+        last = " and the last one" if self.args.max_epoch % self.evaluate_interval else ""
+        return f"every {self.evaluate_interval} epochs{last}"
 
     def evaluate(self) -> None:
         """Measure the model on the held-out pictures, and keep it where it is the best so far."""
@@ -308,7 +327,7 @@ class Run:
             draw_curves(self.folder)
             draw_figures(self.folder)
         except Exception as error:  # matplotlib and its environment can raise anything
-            say(f"the curves loss_*.png are not drawn: {error} (the training is not affected)")
+            say(f"the curves loss_*.png and evaluation_*.png are not all drawn: {error} (the training is not affected)")
 
     def write_page(self) -> None:
         """Write the run's page; a failure is reported, and does not end the training."""

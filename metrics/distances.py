@@ -29,7 +29,10 @@ class Features(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A distance, and the interval that covers its true value with a probability of about 95 %."""
+    """A distance, and the interval that is to cover its true value with a probability of 95 %.
+
+    Of few pictures it covers more rarely: that of `kernel` with 80 % at three, 90 % at five and 94 % at eight.
+    """
 
     value: float
     low: float
@@ -63,9 +66,10 @@ def diagonal_frechet(one: Features, other: Features) -> Estimate:
 def kernel(one: Features, other: Features, rng: np.random.Generator) -> Estimate:
     """The squared maximum mean discrepancy with the kernel (x.y / D + 1)^3 of KID (Binkowski et al., 2018).
 
-    It is unbiased: within a set, only pairs of different pictures count. The interval is that of the percentiles of a
-    bootstrap over the pictures of both sets; a picture that is drawn twice is no pair of different ones. Where the sets
-    are of the same distribution it is wider than it has to be. Each set needs three pictures.
+    Within a set, only pairs of different pictures count, so it is unbiased with one feature for each picture. With
+    crops, of which pictures have different numbers, it is a ratio of sums, whose bias is small. The interval is that of
+    the percentiles of a bootstrap over the pictures of both sets; a picture that is drawn twice is no pair of different
+    ones. Where the sets are of the same distribution it is wider than it has to be. Each set needs three pictures.
     """
     sets = []
     for features in (one, other):

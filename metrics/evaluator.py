@@ -113,6 +113,9 @@ class Evaluator:
                 evaluation.measured[REAL][item.name], _ = judge.measure(case)
                 sets.add(REAL, case)
         for column in report.COLUMNS:
+            if column == REAL and self.settings.phase == "train":
+                # they would be compared with themselves
+                continue
             if self.store:
                 of_features = feature_sets.distances_between(
                     sets.features[column], self.real_features[target], self.settings.seed
@@ -271,8 +274,9 @@ def items_with_masks(root: str, phase: str, domain: str, hint: str) -> List[Item
     return items
 
 
-def notes(accuracy: Dict[str, float], phase: str) -> List[str]:
-    """Sentences about how reliable the classification scores are, by `Evaluator.accuracy` and the evaluated phase."""
+def notes(accuracy: Dict[str, float], phase: str, chosen_on: Optional[str] = None) -> List[str]:
+    """Sentences about how reliable the scores are, by `Evaluator.accuracy`, the evaluated phase, and the phase on some
+    of whose pictures the model was chosen as the best of its run, if it was."""
     names = {"pictures": "whole pictures", "instances": "instance crops"}
     shares = " and ".join(f"{value:.1%} of {names[kind]}" for kind, value in accuracy.items())
     sentences = [f"The classifiers are right about {shares} that they were not trained on."]
@@ -281,6 +285,12 @@ def notes(accuracy: Dict[str, float], phase: str) -> List[str]:
             sentences.append(f"Warning: {value:.1%} is too low for the score of {names[kind]} to mean much.")
     if phase == "train":
         sentences.append("Warning: model and classifiers were trained on these very pictures.")
+        sentences.append("Real target pictures have no distances: they are those that the others are compared with.")
+    if phase == chosen_on:
+        sentences.append(
+            f"Warning: the model was chosen as the best of its run on some of these {phase} pictures, so its figures "
+            "are too good."
+        )
     return sentences
 
 

@@ -63,8 +63,6 @@ def cross_validated_accuracy(a: Features, b: Features) -> float:
     right: Tuple[list, list] = ([], [])
     for fold in range(FOLDS):
         held_out = [of_domain == fold for of_domain in blocks]
-        if not all((~of_domain).any() for of_domain in held_out):
-            continue
         regression = fit(a.values[~held_out[0]], b.values[~held_out[1]])
         right[0].append(regression.logits(a.values[held_out[0]]) <= 0)
         right[1].append(regression.logits(b.values[held_out[1]]) > 0)
@@ -83,11 +81,11 @@ def fit(a: np.ndarray, b: np.ndarray) -> LogisticRegression:
     from scipy import optimize
 
     x = np.concatenate([a, b]).astype(np.float64)
-    mean = x.mean(axis=0)
-    deviation = x.std(axis=0) + 1e-6
-    x = (x - mean) / deviation
     signs = np.repeat([-1.0, 1.0], [len(a), len(b)])
     shares = np.repeat([0.5 / len(a), 0.5 / len(b)], [len(a), len(b)])
+    mean = shares @ x
+    deviation = np.sqrt(shares @ (x - mean) ** 2) + 1e-6
+    x = (x - mean) / deviation
     start = np.zeros(x.shape[1] + 1)
     options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-12}
     found = optimize.minimize(loss, start, (x, signs, shares), "L-BFGS-B", jac=True, options=options)

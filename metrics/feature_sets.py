@@ -13,7 +13,8 @@ from metrics.efficientnet_lite0 import SIZE
 from metrics.features import FeatureStore
 
 KINDS = ("pictures", "instances")
-LEAST_PICTURES = 3  # of a set; with fewer no distance has an interval
+LEAST_PICTURES = 3  # of a set, for a distance
+LEAST_FOR_INTERVAL = 8  # of a set; of fewer, a bootstrap's interval covers the truth much more rarely than it says
 
 Views = Dict[str, List[np.ndarray]]
 
@@ -59,16 +60,23 @@ def together(sets: Sequence[Features]) -> Features:
 
 
 def distances_between(one: FeatureSet, other: FeatureSet, seed: int) -> Dict[str, Dict[str, Any]]:
-    """Frechet and kernel distances by metric, as entries of `Evaluation.overall`; none of fewer than three pictures."""
-    if min(len(one), len(other)) < LEAST_PICTURES:
+    """Frechet and kernel distances by metric, as entries of `Evaluation.overall`: none of fewer than three pictures,
+    and no interval of fewer than eight."""
+    pictures = min(len(one), len(other))
+    if pictures < LEAST_PICTURES:
         return {}
+    has_interval = pictures >= LEAST_FOR_INTERVAL
     measured = {}
     for kind in KINDS:
         features = one.of(kind), other.of(kind)
-        measured[f"frechet_{kind}"] = _entry(distances.diagonal_frechet(*features))
-        measured[f"kernel_{kind}"] = _entry(distances.kernel(*features, np.random.default_rng(seed)))
+        measured[f"frechet_{kind}"] = _entry(distances.diagonal_frechet(*features), has_interval)
+        kernel = distances.kernel(*features, np.random.default_rng(seed))
+        measured[f"kernel_{kind}"] = _entry(kernel, has_interval)
     return measured
 
 
-def _entry(estimate: Estimate) -> Dict[str, Any]:
-    return {"mean": estimate.value, "interval": [estimate.low, estimate.high]}
+def _entry(estimate: Estimate, has_interval: bool) -> Dict[str, Any]:
+    entry: Dict[str, Any] = {"mean": estimate.value}
+    if has_interval:
+        entry["interval"] = [estimate.low, estimate.high]
+    return entry

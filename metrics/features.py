@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Dict, Sequence
 
@@ -57,8 +58,10 @@ def _read(path: Path) -> Dict[bytes, np.ndarray]:
         rows = np.load(path, allow_pickle=False)
         if rows.dtype != _ROW or rows.ndim != 1:
             raise ValueError
+        if not np.isfinite(rows["features"]).all():
+            raise ValueError
         return dict(zip(rows["digest"].tolist(), rows["features"]))
-    except (OSError, ValueError, EOFError, SyntaxError):
+    except (OSError, ValueError, EOFError, SyntaxError, AttributeError, zipfile.BadZipFile):
         print(f"{path} is damaged: the features of the training pictures are computed again")
         return {}
 

@@ -19,8 +19,9 @@ import evaluate
 from backend import kernels
 from data import instances, pictures
 from data.items import find_items
-from metrics import cases, classifier, efficientnet_lite0, inception, report, scores, shape_truth
+from metrics import cases, classifier, efficientnet_lite0, feature_sets, inception, report, scores, shape_truth
 from metrics.cases import Case, Judge
+from metrics.distances import Features
 from metrics.evaluator import notes
 from metrics.report import NO_TRANSLATION, REAL, TRANSLATED, Evaluation
 from metrics.shape_truth import Target
@@ -321,7 +322,8 @@ def with_colours(run, monkeypatch, tmp_path):
     monkeypatch.setattr(efficientnet_lite0, "load", lambda path: Colours())
 
 
-def test_with_a_network_its_features_judge_and_are_compared(run, with_colours, data, model, tmp_path):
+def test_with_a_network_its_features_judge_and_are_compared(run, with_colours, data, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_sets, "LEAST_FOR_INTERVAL", 5)
     code, said, err = run()
     assert code == 0, err
     assert "small classifiers" not in said
@@ -467,6 +469,46 @@ def test_a_model_without_masks_is_not_measured_by_them(run, model, tmp_path):
     of_masks = set(cases.OF_MASKS)
     assert not of_masks & set(summary[TRANSLATED]) and of_masks <= set(summary[NO_TRANSLATION])
     assert summary[TRANSLATED]["background_psnr"]["mean"] < 60 and "picture_iou" in summary[TRANSLATED]
+
+
+class Rows:
+    """A set of features for each kind, one for each of a number of pictures."""
+
+    def __init__(self, count, seed):
+        self.features = Features(np.random.default_rng(seed).normal(size=(count, 4)), np.arange(count))
+
+    def __len__(self):
+        return self.features.pictures
+
+    def of(self, kind):
+        return self.features
+
+
+@pytest.mark.parametrize(("count", "has_distance", "has_interval"), [(2, 0, 0), (3, 1, 0), (7, 1, 0), (8, 1, 1)])
+def test_few_pictures_have_no_interval(count, has_distance, has_interval):
+    for sets in ((Rows(count, 0), Rows(20, 1)), (Rows(20, 0), Rows(count, 1))):
+        found = feature_sets.distances_between(*sets, seed=0)
+        assert len(found) == 4 * has_distance
+        assert all(("interval" in entry) == has_interval for entry in found.values())
+
+
+def test_training_pictures_are_not_compared_with_themselves(run, with_colours, tmp_path):
+    code, _, err = run("--direction", "AtoB", "--phase", "train")
+    assert code == 0, err
+    columns = json.loads((tmp_path / "out" / "metrics.json").read_text())["directions"]["AtoB"]["summary"]
+    assert {column: "frechet_pictures" in columns[column] for column in report.COLUMNS} == {
+        report.NO_TRANSLATION: True,
+        report.TRANSLATED: True,
+        report.REAL: False,
+    }
+    assert "score_pictures" in columns[report.REAL]
+    assert "have no distances" in (tmp_path / "out" / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize(("phase", "chosen_on", "warned"), [("test", "test", 1), ("test", "val", 0), ("test", None, 0)])
+def test_pictures_that_the_model_was_chosen_on_are_warned_of(phase, chosen_on, warned):
+    sentences = notes({"pictures": 1.0, "instances": 1.0}, phase, chosen_on)
+    assert sum("chosen as the best of its run on some of these test pictures" in line for line in sentences) == warned
 
 
 def test_the_pictures_that_were_trained_on_are_warned_of(run, tmp_path):

@@ -37,7 +37,8 @@ KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "co
 SERIES = [f"{kind}_loss_{domain}" for kind in KINDS for domain in "xy"]
 HEIGHT, WIDTH = 12, 16
 SIZES = f"--loadSizeH 14 --loadSizeW 18 --fineSizeH {HEIGHT} --fineSizeW {WIDTH}".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0".split()]
+# evaluations have their own tests
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --evaluate-interval 0".split()]
 ARCH = Architecture(ngf=2, ndf=2, n_blocks=0, n_layers_D=1)
 EPOCH, EPOCHS = 3, 4  # iterations in an epoch: pictures of A, which is the larger domain; epochs
 LAST = EPOCH * EPOCHS
@@ -154,6 +155,7 @@ def test_args_json_has_every_argument(full_run, data):
     assert saved.keys() == defaults.keys()
     given = dict(ngf=2, ndf=2, n_blocks=0, n_layers_D=1, loadSizeH=14, loadSizeW=18, fineSizeH=HEIGHT, fineSizeW=WIDTH)
     given.update(max_epoch=EPOCHS, lr_decay_start_epoch=1, log_step=1, save_interval=1, pool_size=3, context="cpu")
+    given.update(evaluate_interval=0)
     given.update(dataroot=str(data), monitor_path=str(full_run))
     assert {name: saved[name] for name in given} == given
     where = {"model_save_path"}

@@ -22,7 +22,12 @@ MOST = KEPT + 2
 def name_best(folder: Path, best: Optional[Best]) -> None:
     """Write best.json, or remove it where there is no best model. The model must be there already."""
     if best:
-        facts = {"score": best.score, "chosen_by": best.chosen_by, "figures": best.figures}
+        facts = {
+            "score": best.score,
+            "chosen_by": best.basis.score_name,
+            "phase": best.basis.phase,
+            "figures": best.figures,
+        }
         model_file.write_best(folder, best.iteration, facts)
     else:
         (folder / model_file.BEST).unlink(missing_ok=True)
@@ -35,6 +40,11 @@ def delete_unneeded(folder: Path, checkpoints: Sequence[int]) -> None:
     for saved in checkpoints:
         needed.update([number for number in numbers if number <= saved][-1:])
     _delete([path for path in _files(folder) if files.number_of(path) not in needed])
+
+
+def later(folder: Path, iteration: int) -> List[Path]:
+    """The models (.h5) of later iterations than this one."""
+    return [path for path in files.numbered_files(folder, "best", "h5") if files.number_of(path) > iteration]
 
 
 def delete_later(folder: Path, iteration: int) -> None:

@@ -47,18 +47,32 @@ from training.settings import Settings
 from translation.translator import Translator
 
 PICTURES = 8  # of each domain
-PHASES = ("test", "sample")  # the first whose pictures have masks in both domains
-LEAST_ITERATIONS = 200  # between two evaluations, which take about as long as two iterations
+# the first whose pictures have masks in both domains; "val" first, since evaluate.py measures "test" by default, and
+# figures of the pictures that the best model was chosen on are too good
+PHASES = ("val", "test", "sample")
+LEAST_ITERATIONS = 200  # between two evaluations, which take about as long as 1.5 iterations
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The basis of a score: the phase and the names of the pictures by direction, and what is measured, in words.
+
+    Only scores of the same basis can be compared.
+    """
+
+    phase: str
+    pictures: Dict[str, List[str]]
+    score_name: str
 
 
 @dataclass(frozen=True)
 class Figures:
     """The means of an evaluation: by direction and by their names in `metrics.report.METRICS`, and the score from 0 to
-    1, None where nothing can tell which translations are good. `score_name` describes the score."""
+    1, None where nothing can tell which translations are good; and the `basis` of the score."""
 
     of_direction: Dict[str, Dict[str, float]]
     score: Optional[float]
-    score_name: str
+    basis: Basis
 
 
 class HeldOut:
@@ -97,18 +111,21 @@ class HeldOut:
                 self._targets[direction] = target
         # either for both directions or for none, since the score is a mean over both
         self.knows_truth = len(self._targets) == len(GENERATORS)
-
-    @property
-    def score_name(self) -> str:
-        """A description of the score, by which the best model is chosen."""
+        score_name = "how sure a classifier is of the instances, where masks and background hold"
         if self.knows_truth:
-            return "the IoU of what is painted with the ideal shape"
-        return "how sure a classifier is of the instances, where masks and background hold"
+            score_name = "the IoU of what is painted with the ideal shape"
+        names = {direction: [case.name for case in cases] for direction, cases in self._cases.items()}
+        self._basis = Basis(self.phase, names, score_name)
+        # by direction, a value for each case
+        self._had_background = {
+            direction: [bool(measure_changes(case)["background_ssim"]) for case in cases]
+            for direction, cases in self._cases.items()
+        }
 
     def describe(self) -> str:
         """The pictures and the way in which the best model is chosen, in words."""
         counts = " and ".join(f"{len(cases)} pictures of {self.phase}{d[0]}" for d, cases in self._cases.items())
-        return f"{counts}; the best model by {self.score_name}"
+        return f"{counts}; the best model by {self._basis.score_name}"
 
     def measure(self) -> Figures:
         """Translate the pictures with the generators as they are, and measure the results."""
@@ -118,7 +135,7 @@ class HeldOut:
         for direction, translator in self._translators.items():
             measurements = Measurements()
             values: List[float] = []
-            for case in self._cases[direction]:
+            for case, had_background in zip(self._cases[direction], self._had_background[direction]):
                 translated = translate_case(case, translator)
                 measured = measure_changes(translated)
                 if self.knows_truth:
@@ -127,7 +144,6 @@ class HeldOut:
                 elif judge:
                     sureness = probability(judge, direction[-1], instance_crops(translated))
                     measured["score_instances"] = (sureness > 0.5).astype(float).tolist()
-                    had_background = bool(measure_changes(case)["background_ssim"])
                     values += instance_scores(sureness, measured, had_background).tolist()
                 if not translator.ins_per:
                     measured = {name: value for name, value in measured.items() if name not in OF_MASKS}
@@ -137,7 +153,7 @@ class HeldOut:
             if values:
                 scores.append(float(np.mean(values)))
         score = float(np.mean(scores)) if len(scores) == len(GENERATORS) else None
-        return Figures(of_direction, score, self.score_name)
+        return Figures(of_direction, score, self._basis)
 
     def _read(self, items: List[Item], settings: Settings, known: Dict[str, List[shape_truth.Instance]]) -> List[Case]:
         """The cases of the pictures, with all their instances in the order of the training, as in evaluate.py."""
@@ -155,7 +171,7 @@ class HeldOut:
     def _classifier(self) -> Optional[classifier.Classifier]:
         """The classifier of instances; None where the data set is too small to train one.
 
-        It is trained at the first use, which a short run never comes to.
+        It is trained at the first use, which a run that is stopped early never comes to.
         """
         try:
             samples = {letter: read_training(self._dataroot, letter, self._size).crops for letter in "AB"}

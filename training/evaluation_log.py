@@ -8,14 +8,16 @@ The lines are as in the series of losses: an iteration, counted from 0, and a va
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from common.progress import say
 from metrics.report import METRICS
 from models import DOMAINS, GENERATORS
-from training.evaluation import Figures
+from training.evaluation import Basis, Figures
 from training.monitors import Events, Log, draw_series, name_in_events, numbers
 
 SCORE = "evaluation_score"
@@ -27,12 +29,12 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Best:
-    """The evaluation of the best model so far, after `iteration` iterations: its score, what that is, in words, and the
+    """The evaluation of the best model so far, after `iteration` iterations: its score, the basis of that, and the
     figures by direction."""
 
     iteration: int
     score: float
-    chosen_by: str
+    basis: Basis
     figures: Dict[str, Dict[str, float]]
 
 
@@ -54,7 +56,10 @@ class EvaluationLog:
             log.remove()
 
     def add(self, iteration: int, figures: Figures) -> bool:
-        """Add an evaluation after `iteration` iterations; return whether it is the best so far, the first of equals."""
+        """Add an evaluation after `iteration` iterations; return whether it is the best so far, the first of equals.
+
+        A best one whose score has another basis, as after a change of the data, is given up, which is reported.
+        """
         values = {
             series_name(name, direction): value
             for direction, of_direction in figures.of_direction.items()
@@ -65,15 +70,26 @@ class EvaluationLog:
         for name, value in values.items():
             self._series[name].add(f"{iteration - 1} {value:.8g}")
         self._add_events(iteration - 1, values)
-        if figures.score is None or (self.best and figures.score <= self.best.score):
+        if figures.score is None or math.isnan(figures.score):
             return False
-        self.best = Best(iteration, figures.score, figures.score_name, figures.of_direction)
+        if self.best and self.best.basis != figures.basis:
+            say(
+                f"the best model so far, of iteration {self.best.iteration}, was chosen by another score or on other "
+                "pictures: the best model is chosen anew from here on"
+            )
+            self.best = None
+        if self.best and figures.score <= self.best.score:
+            return False
+        self.best = Best(iteration, figures.score, figures.basis, figures.of_direction)
         return True
 
     def newest(self) -> Dict[str, Tuple[int, float]]:
-        """The last (iteration, value) of each series, by its name; iterations are counted from 0."""
+        """The (iteration, value) of each series that has a value in the newest evaluation, by its name; iterations are
+        counted from 0."""
         rows = {name: numbers(log.state()) for name, log in self._series.items()}
-        return {name: (int(found[-1, 0]), float(found[-1, 1])) for name, found in rows.items() if len(found)}
+        last = {name: (int(found[-1, 0]), float(found[-1, 1])) for name, found in rows.items() if len(found)}
+        newest = max((iteration for iteration, _ in last.values()), default=0)
+        return {name: row for name, row in last.items() if row[0] == newest}
 
     def state(self) -> Dict[str, Any]:
         """The texts written so far and the best evaluation, as plain values that JSON can hold."""
@@ -92,14 +108,7 @@ class EvaluationLog:
         texts = {name: state["series"].get(name, "") for name in self._series}
         for text in texts.values():
             numbers(text)
-        best = state["best"]
-        if best is not None:
-            best = Best(
-                operator.index(best["iteration"]),
-                float(best["score"]),
-                str(best["chosen_by"]),
-                {direction: dict(best["figures"][direction]) for direction in GENERATORS},
-            )
+        best = None if state["best"] is None else _read_best(state["best"])
         for name, text in texts.items():
             if text:
                 self._series[name].set_state(text)
@@ -117,6 +126,21 @@ class EvaluationLog:
     def _add_events(self, iteration: int, values: Dict[str, float]) -> None:
         if self._events:
             self._events.add_values(iteration, {name_in_events(name): value for name, value in values.items()})
+
+
+def _read_best(state: Dict[str, Any]) -> Optional[Best]:
+    """The best evaluation of a `state()`; None, which is reported, where an earlier version did not write its basis."""
+    if "chosen_by" in state:
+        say("the best model so far is of an earlier version, which did not say how it was chosen: left out")
+        return None
+    basis = state["basis"]
+    pictures = {direction: [str(name) for name in basis["pictures"][direction]] for direction in GENERATORS}
+    return Best(
+        operator.index(state["iteration"]),
+        float(state["score"]),
+        Basis(str(basis["phase"]), pictures, str(basis["score_name"])),
+        {direction: dict(state["figures"][direction]) for direction in GENERATORS},
+    )
 
 
 def series_name(name: str, direction: str) -> str:

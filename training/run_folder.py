@@ -35,8 +35,8 @@ RUN_FILES = (
 )
 # files that mark a folder as holding a run
 NUMBERED = (("checkpoint", "npz"), ("params", "h5"), ("best", "h5"))
-# the classifier that chooses the best model; evaluate.py writes it too, so that it marks no run
-CLASSIFIERS = ("classifier_*.h5", "classifier_*.json")
+# the classifier that chooses the best model, and what evaluate.py keeps beside a model, which marks no run
+OF_SCORES = ("classifier_*.h5", "classifier_*.json", "features_*.npy")
 
 
 @contextmanager
@@ -57,11 +57,13 @@ def held(folder: Path, model_folder: Path, resume: bool) -> Iterator[None]:
             busy = f"another run is writing into {path}; wait for it, stop it, or give another {flag}"
             try:
                 locks.enter_context(files.locked(path / LOCK, busy))
-                files.remove_unfinished(path, (*RUN_FILES, *CLASSIFIERS))
+                files.remove_unfinished(path, (*RUN_FILES, *OF_SCORES))
             except OSError as error:
                 raise UserError(f"cannot write into {path} ({error.strerror}); give another {flag}") from None
             if not resume and any(files.numbered_files(path, *kind) for kind in NUMBERED):
                 raise UserError(f"{path} holds a run; go on with it by --resume, or give another {flag}")
+        if resume and len(folders) > 1 and not checkpoint.find(folder):
+            _refuse_models(model_folder, folder)
         yield
 
 
@@ -72,6 +74,19 @@ def _refuse_foreign(folder: Path, flag: str) -> None:
     others = [path for pattern in RUN_FILES for path in folder.glob(pattern)]
     if others:
         raise UserError(f"{folder} holds {others[0].name}, which a run would replace; give another {flag}")
+
+
+def _refuse_models(model_folder: Path, folder: Path) -> None:
+    """Raise UserError where a run without a checkpoint, which starts from the beginning, finds models of another run.
+
+    They are not its own: a model is written after its checkpoint. Only best models can be there without one.
+    """
+    models = files.numbered_files(model_folder, "params", "h5") or checkpoint.find(model_folder)
+    if models:
+        raise UserError(
+            f"{model_folder} holds {models[-1].name} of a run, but {folder} has no checkpoint to go on from; "
+            "give another --model-save-path"
+        )
 
 
 def write_args(folder: Path, args: Dict[str, Any]) -> None:

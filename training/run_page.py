@@ -74,9 +74,10 @@ def _figures(folder: Path, evaluations: EvaluationLog) -> List[Section]:
     text = FIGURES
     header = ["", *(f"{direction}, newest" for direction in GENERATORS)]
     if best:
-        _, score = newest[evaluation_log.SCORE]
+        score = newest.get(evaluation_log.SCORE)
+        shown = f"{score[1]:.3f}" if score else "none"
         text = (
-            f"Score, {best.chosen_by}: newest {score:.3f}, best {best.score:.3f} after iteration {best.iteration} "
+            f"Score, {best.basis.score_name}: newest {shown}, best {best.score:.3f} after iteration {best.iteration} "
             f"({model_file.best_path(folder, best.iteration).name}). {FIGURES}"
         )
         header += [f"{direction}, best" for direction in GENERATORS]

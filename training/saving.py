@@ -136,8 +136,11 @@ class Saver:
         best_models.name_best(self.model_folder, self._evaluations.best)
         self._delete_old_best()
 
-    def resume(self) -> int:
+    def resume(self, chooses_best: bool) -> int:
         """Go on from the newest whole checkpoint in the run's folder. Returns its iteration.
+
+        `chooses_best` says whether the run will evaluate its models from here on. Best models after the checkpoint are
+        deleted then, which is reported, since these iterations are trained and judged once more.
 
         Raises:
             UserError: where no checkpoint is whole, or it is from another run or of other data.
@@ -162,7 +165,7 @@ class Saver:
         self.saved = iteration
         self.whole = path
         if self._leads:
-            self._go_back_to_best(iteration)
+            self._go_back_to_best(iteration, chooses_best)
         if self._leads and path == checkpoint.find(self.folder)[-1]:
             # a run may have been killed between the checkpoint and the model, or before old ones were deleted
             if not self._model_path(iteration).exists():
@@ -224,8 +227,15 @@ class Saver:
     def _delete_old_best(self) -> None:
         best_models.delete_unneeded(self.model_folder, [files.number_of(path) for path in checkpoint.find(self.folder)])
 
-    def _go_back_to_best(self, iteration: int) -> None:
-        """Make the best model that of the checkpoint of `iteration`; later ones will be trained once more."""
+    def _go_back_to_best(self, iteration: int, chooses_best: bool) -> None:
+        """Make the best model that of the checkpoint of `iteration`. Later ones are deleted where the run chooses the
+        best model, since they will be made once more; otherwise they stay."""
+        later = " and ".join(path.name for path in best_models.later(self.model_folder, iteration))
+        if later and not chooses_best:
+            say(f"{later}, of iterations after the checkpoint, is kept: no other model is chosen without evaluation")
+            return
+        if later:
+            say(f"{later} is given up: the run goes on from iteration {iteration}, and makes later models once more")
         best = self._evaluations.best
         path = model_file.best_path(self.model_folder, best.iteration) if best else None
         if path and not path.exists():

@@ -56,6 +56,15 @@ def test_the_fit_is_where_newtons_method_ends():
     np.testing.assert_allclose([*regression.w, regression.b], wb, atol=1e-4)
 
 
+def test_both_domains_count_the_same_in_the_standardization():
+    """A domain whose samples are repeated is the same distribution, so the classifier stays the same."""
+    a, b = samples(0, 10), samples(0.7, 12, seed=1)
+    once, often = fit(a, b), fit(a, np.tile(b, (5, 1)))
+    np.testing.assert_allclose(often.mean, (a.mean(axis=0) + b.mean(axis=0)) / 2)
+    np.testing.assert_allclose(often.deviation, once.deviation)
+    np.testing.assert_allclose(often.logits(a), once.logits(a), atol=1e-3)
+
+
 def test_accuracy_is_measured_on_pictures_that_were_not_learned_from():
     """Each picture has a feature of its own, which tells nothing about others: no better than chance."""
     own = np.eye(40).repeat(3, axis=0)
@@ -123,9 +132,17 @@ def test_a_damaged_file_only_costs_the_computing(tmp_path, capsys):
         store.of(pictures_of(0))
         store.save()
         assert len(np.load(path)) == 3
-    np.save(path, np.zeros(4))
-    FeatureStore(Means(), path)
-    assert "damaged" in capsys.readouterr().out
+    of_nan = np.load(path)
+    of_nan["features"][1, 5] = np.nan
+    archive = tmp_path / "archive.npz"
+    np.savez(archive, of_nan)
+    for content in (of_nan, np.zeros(4), archive.read_bytes(), b"PK\x03\x04 no archive"):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            np.save(path, content)
+        FeatureStore(Means(), path)
+        assert "damaged" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path, capsys):

@@ -29,8 +29,8 @@ from models import GENERATORS
 from tests.helpers import evaluated_runs
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.page import Page
-from training import best_models, checkpoint, evaluation, run_page
-from training.evaluation import Figures, HeldOut
+from training import best_models, checkpoint, evaluation, run_folder, run_page
+from training.evaluation import Basis, Figures, HeldOut
 from training.evaluation_log import EvaluationLog, draw_figures, series_name
 from training.settings import Settings
 from translation.translator import Translator, load_translator
@@ -250,7 +250,7 @@ def test_without_held_out_pictures_one_line_says_why(data, tmp_path, run):
     root = Path(shutil.copytree(data, tmp_path / "data"))
     shutil.rmtree(root / "testB_seg")
     said = run(root, tmp_path / "run", "--max-epoch", 2)
-    reason = f"{root} has no testA and testB or sampleA and sampleB with masks"
+    reason = f"{root} has no valA and valB or testA and testB or sampleA and sampleB with masks"
     assert said.count(f"the model is not evaluated during the training: {reason}") == 1
     assert not list((tmp_path / "run").glob("evaluation*")) and not best_files(tmp_path / "run")
     assert "Figures" not in Page(tmp_path / "run" / "index.html").text("h2")
@@ -263,9 +263,47 @@ def test_samples_are_held_out_too(data, tmp_path, run):
     assert "3 pictures of sampleA" in run(root, tmp_path / "run", "--max-epoch", 1)
 
 
+def test_validation_pictures_come_first_so_that_the_test_pictures_judge_the_best_model(
+    data, tmp_path, run, run_main, rising, monkeypatch
+):
+    """Where both domains have some with masks; evaluate.py warns where it measures those that chose the model."""
+    monkeypatch.setattr(classifier, "STEPS", 5)
+    monkeypatch.setattr(efficientnet_lite0, "PACKAGE", "a_package_that_is_not_installed")
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    for path in sorted(root.glob("testA*")):
+        shutil.copytree(path, root / path.name.replace("test", "val"))
+    for has_both, phase in ((False, "test"), (True, "val")):
+        if has_both:
+            for path in sorted(root.glob("testB*")):
+                shutil.copytree(path, root / path.name.replace("test", "val"))
+        folder = tmp_path / phase
+        said = run(root, folder, "--max-epoch", 1)
+        assert f"3 pictures of {phase}A and 3 pictures of {phase}B" in said
+        assert json.loads((folder / "best.json").read_text())["phase"] == phase
+        given = ["--model", folder, "--which", "best", "--dataroot", root, "-c", "cpu", "--direction", "AtoB"]
+        assert run_main(evaluate, *given, "--output", folder / "out")[0] == 0
+        text = (folder / "out" / "metrics.md").read_text()
+        assert ("was chosen as the best of its run" in text) == (phase == "test")
+
+
 def test_every_so_many_epochs(data, tmp_path, run):
-    run(data, tmp_path / "run", "--evaluate-interval", 2)
-    np.testing.assert_array_equal(series(tmp_path / "run")[:, 0], [2 * EPOCH - 1, 4 * EPOCH - 1])
+    """And after the last one."""
+    said = run(data, tmp_path / "run", "--evaluate-interval", 2)
+    assert "evaluated after every 2 epochs and the last one: " in said
+    np.testing.assert_array_equal(series(tmp_path / "run")[:, 0], [2 * EPOCH - 1, 4 * EPOCH - 1, LAST - 1])
+
+
+def test_a_run_that_is_shorter_than_the_interval_is_evaluated_at_its_end(data, tmp_path, run, resume):
+    """Stopped inside an epoch it is not, and it ends with the same bytes."""
+    assert "evaluated after the last epoch: " in run(data, tmp_path / "whole", "--evaluate-interval", 67)
+    np.testing.assert_array_equal(series(tmp_path / "whole")[:, 0], [LAST - 1])
+    said = run(data, tmp_path / "run", "--evaluate-interval", 67, "--max-iter", LAST - 1)
+    assert "this run ends before the first evaluation, which is due after the last epoch" in said
+    assert not list((tmp_path / "run").glob("evaluation*"))
+    resume(tmp_path / "run", "--max-iter", LAST)
+    for path in (tmp_path / "run").glob(f"params_{LAST - 1:06d}.*"):
+        path.unlink()  # the model of the stop
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("epoch", "epochs"), [(3, 67), (200, 1), (201, 1), (199, 2)])
@@ -355,6 +393,58 @@ def test_files_that_are_needed(tmp_path):
     ]  # fmt: skip
 
 
+BASIS = Basis("test", {"AtoB": ["a"], "BtoA": ["b"]}, "the score")
+
+
+def figures(score, basis=BASIS, **of_both):
+    return Figures({"AtoB": of_both or {"agreement": 0.5}, "BtoA": of_both}, score, basis)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    log = EvaluationLog(tmp_path)
+    assert not log.add(3, figures(float("nan")))
+    assert log.add(6, figures(0.0))
+    assert not log.add(9, figures(float("nan")))
+    assert log.best.iteration == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(BASIS, phase="val"),
+        replace(BASIS, pictures={"AtoB": ["a", "c"], "BtoA": ["b"]}),
+        replace(BASIS, score_name="another score"),
+    ],
+)
+def test_scores_of_another_kind_or_other_pictures_are_not_compared(tmp_path, capsys, other):
+    before = EvaluationLog(tmp_path)
+    before.add(3, figures(0.9))
+    log = EvaluationLog(tmp_path)
+    log.set_state(json.loads(json.dumps(before.state())))
+    assert log.best == before.best
+    assert not log.add(6, figures(0.5)) and log.best.iteration == 3
+    assert log.add(9, figures(0.2, other))
+    assert log.best.iteration == 9 and log.best.basis == other
+    assert capsys.readouterr().out.count("the best model is chosen anew from here on\n") == 1
+
+
+def test_the_newest_figures_are_of_one_evaluation(tmp_path):
+    """The page shows none in place of those that it has not, also where that is the score."""
+    log = EvaluationLog(tmp_path)
+    log.add(3, figures(0.9, agreement=0.25, collapsed=0.5))
+    log.add(6, figures(None, collapsed=0.75))
+    assert log.newest() == {series_name("collapsed", direction): (5, 0.75) for direction in GENERATORS}
+    facts = run_page.Facts("", [("--dataroot", "data", None)], tmp_path, "")
+    run_page.write(tmp_path, facts, log)
+    page = Page(tmp_path / "index.html")
+    assert "Score, the score: newest none, best 0.900 after iteration 3" in " ".join(page.text("p"))
+    cells = page.text("td")
+    start = cells.index(METRICS["agreement"][0])
+    # empty cells have no text: only the best model has an agreement
+    assert cells[start - 4 : start] == ["75.0%", "75.0%", "50.0%", "50.0%"]
+    assert cells[start + 1 :][:2] == ["0.250", "0.250"] and cells.count("0.250") == 2
+
+
 # --- stopped, killed and resumed --------------------------------------------------------------------------------------
 
 
@@ -424,6 +514,40 @@ def test_the_best_of_iterations_that_are_lost_is_lost(data, tmp_path, start_scri
     assert json.loads((folder / "best.json").read_text())["iteration"] <= saved == 4 * EPOCH
     assert series(folder)[-1, 0] == saved - 1
     assert max(map(files.number_of, folder.glob("best_*.h5"))) <= saved
+
+
+def test_a_best_model_after_the_checkpoint_is_given_up_aloud_or_kept(data, tmp_path, run, resume, rising):
+    """It is kept where the run does not evaluate, and so would not choose another one."""
+    run(data, tmp_path / "run", "--max-iter", 2 * EPOCH)
+    for path in (*tmp_path.glob("run/*_000006.npz"), *tmp_path.glob("run/params_000006.*")):
+        path.unlink()
+    before = best_files(tmp_path / "run")
+    assert "best_000006.h5" in before
+    said = resume(tmp_path / "run", "--max-iter", EPOCH, "--evaluate-interval", 0)
+    assert "best_000006.h5, of iterations after the checkpoint, is kept" in said
+    assert best_files(tmp_path / "run") == before
+    said = resume(tmp_path / "run", "--max-iter", EPOCH, *EVERY)
+    assert "best_000006.h5 is given up: the run goes on from iteration 3" in said
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["iteration"] == EPOCH
+    assert "best_000006.h5" not in best_files(tmp_path / "run")
+
+
+def test_half_written_features_are_removed(tmp_path):
+    (tmp_path / ".features_b0.part.npy").touch()
+    (tmp_path / "features_b0.npy").touch()
+    with run_folder.held(tmp_path, tmp_path, resume=False):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "features_b0.npy"}
+
+
+def test_a_run_without_a_checkpoint_leaves_the_models_of_another(data, tmp_path, run, run_main, rising):
+    models = tmp_path / "models"
+    run(data, tmp_path / "first", "-o", models, "--max-iter", EPOCH)
+    for path in (tmp_path / "first").glob("checkpoint*"):
+        path.unlink()  # as if killed at once
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    code, _, err = run_main(train, "-m", tmp_path / "first", "--resume")
+    assert code == 2 and "holds params_000003.h5 of a run" in err and "--model-save-path" in err
+    assert {path.name: path.read_bytes() for path in models.iterdir()} == before
 
 
 def test_a_run_without_a_checkpoint_starts_with_no_best_model(
@@ -562,7 +686,7 @@ def test_figures_are_drawn_where_there_are_any(tmp_path):
     draw_figures(tmp_path)
     assert not list(tmp_path.iterdir())
     log = EvaluationLog(tmp_path)
-    assert not log.add(3, Figures({"AtoB": {"agreement": 0.5}, "BtoA": {}}, None, ""))
+    assert not log.add(3, figures(None))
     draw_figures(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{series_name('agreement', 'AtoB')}.series.txt",

@@ -42,7 +42,8 @@ EPOCH, LAST = 3, 12  # iterations
 # at any moment up to a checkpoint; the same in a process that is not forked; during its writing; shortly after it
 KILLS = {"any": 7, "cold": 3, "writing": 5, "written": 5}
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
+# evaluations have their own tests
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --evaluate-interval 0".split()]
 COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
 COURSE += "--evaluate-interval 1".split()
 
@@ -428,7 +429,7 @@ def test_curves_that_cannot_be_drawn_end_no_training(run_main, monkeypatch, data
 
     monkeypatch.setattr(train, "draw_curves", fail)
     code, out, err = run_main(train, *arguments(data, tmp_path / "run"))
-    assert code == 0 and "the curves loss_*.png are not drawn: no backend" in out + err
+    assert code == 0 and "the curves loss_*.png and evaluation_*.png are not all drawn: no backend" in out + err
     assert checkpoint.load_newest(tmp_path / "run")[2]["iteration"] == LAST
 
 

@@ -22,7 +22,7 @@ from training import checkpoint
 
 EPOCH, LAST = 3, 12  # iterations
 SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
+SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --evaluate-interval 0".split()]
 # lines of the series are not at the ends of epochs
 COURSE = f"--max-epoch {LAST // EPOCH} --log-step 5 --save-interval 1 --evaluate-interval 1".split()
 

@@ -35,6 +35,22 @@ class Work:
         job.files["picture"] = job.folder / "picture.png"
 
 
+@pytest.fixture(autouse=True)
+def no_job_waits_on(monkeypatch):
+    """After a test all its work may end: a thread that waits would fail later, in the output of another test."""
+    made = []
+    begin = Work.__init__
+
+    def remembered(work, *arguments):
+        begin(work, *arguments)
+        made.append(work)
+
+    monkeypatch.setattr(Work, "__init__", remembered)
+    yield
+    for work in made:
+        work.go.set()
+
+
 @pytest.fixture()
 def new_job(tmp_path):
     """`new_job()` makes a job with a folder and a file in it."""

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import List
 
 import pytest
 
@@ -20,10 +21,13 @@ from serving.shelf import Bounds, Shelf
 class Work:
     """Work of `passes` steps, each of which waits until `go` is set; `order` are the jobs that began."""
 
+    made: List[Work] = []
+
     def __init__(self, passes=1):
         self.go = threading.Event()
         self.passes = passes
         self.order = []
+        Work.made.append(self)
 
     def __call__(self, job, jobs):
         self.order.append(job)
@@ -36,19 +40,12 @@ class Work:
 
 
 @pytest.fixture(autouse=True)
-def no_job_waits_on(monkeypatch):
-    """After a test all its work may end: a thread that waits would fail later, in the output of another test."""
-    made = []
-    begin = Work.__init__
-
-    def remembered(work, *arguments):
-        begin(work, *arguments)
-        made.append(work)
-
-    monkeypatch.setattr(Work, "__init__", remembered)
+def no_job_waits_on():
+    """After a test all work may end: a thread that waits would fail later, in the output of another test."""
     yield
-    for work in made:
+    for work in Work.made:
         work.go.set()
+    Work.made.clear()
 
 
 @pytest.fixture()

@@ -19,9 +19,8 @@ from common.figures import saved_figure
 from data import instances
 from data.items import find_items
 from data.pictures import masks_to_network
-from datasets.generate_shapes_dataset import COLOURS
 from metrics import shape_truth
-from metrics.cases import OF_MASKS, Case, measure_changes, measure_shapes, read_case, translate_case
+from metrics.cases import Case, measure_changes, measure_shapes, of_model, read_case, translate_case
 from metrics.report import METRICS, TRANSLATED, Evaluation, markdown
 from translation.drawing import colour_masks
 from translation.translator import load_translator
@@ -67,16 +66,14 @@ def measure(run: Path, trained: Path, data: Path, size: int, measurement: Measur
     direction = measurement.direction
     evaluation = Evaluation()
     target = shape_truth.target_of(shape_truth.read_instances(trained, "train", direction[-1]))
-    for case, left_out in translations(run, data, size, measurement):
+    for case, has_masks in translations(run, data, size, measurement):
         measured = {**measure_changes(case), **measure_shapes(case, case.truth, target)}
-        evaluation.measured[TRANSLATED][case.name] = {
-            name: values for name, values in measured.items() if name not in left_out
-        }
-    return means(evaluation)
+        evaluation.measured[TRANSLATED][case.name] = of_model(measured, has_masks)
+    return evaluation.means(TRANSLATED)
 
 
-def translations(run: Path, data: Path, size: int, measurement: Measurement) -> Iterator[Tuple[Case, Sequence[str]]]:
-    """The test pictures, translated one by one, each with the metrics that mean nothing for this model."""
+def translations(run: Path, data: Path, size: int, measurement: Measurement) -> Iterator[Tuple[Case, bool]]:
+    """The test pictures, translated one by one, each with whether the model has masks."""
     direction = measurement.direction
     nn.clear_parameters()
     with contextlib.redirect_stdout(io.StringIO()):  # which says for each model what it is
@@ -85,21 +82,16 @@ def translations(run: Path, data: Path, size: int, measurement: Measurement) -> 
     truth = shape_truth.read_instances(data, "test", direction[0])
     for item in find_items(data, "test", direction[0]):
         case = read_case(item, (size, size), truth[item.name], select)
-        yield translate_case(case, model.translator), () if model.translator.ins_per else OF_MASKS
+        yield translate_case(case, model.translator), model.translator.ins_per > 0
 
 
 def measure_perfect(pictures: int, size: int, fewest: int, most: int, direction: str) -> Means:
     """The same metrics of perfect translations of the same test pictures (`perfect_shapes`)."""
-    source, target = direction[0], direction[-1]
+    source = direction[0]
+    target = direction[-1]
     data = argparse.Namespace(seed=0, size=size, min_instances=fewest, max_instances=most)
     cases = [perfect_shapes.perfect(source, target, index, data) for index in range(pictures)]
-    looks = shape_truth.Target(perfect_shapes.SHAPE[target], np.array(COLOURS[target]))
-    return {name: figure["mean"] for name, figure in perfect_shapes.summary(cases, looks).items()}
-
-
-def means(evaluation: Evaluation) -> Means:
-    """The mean of each metric that was measured."""
-    return {name: figure["mean"] for name, figure in evaluation.summary(TRANSLATED).items()}
+    return perfect_shapes.measured(cases, target).means(TRANSLATED)
 
 
 def table(columns: Dict[str, List[Means]]) -> str:
@@ -180,12 +172,12 @@ def draw_pictures(path: Path, runs: Dict[str, Path], data: Path, size: int, dire
     columns: Dict[str, List[np.ndarray]] = {}
     for name, run in runs.items():
         shown = islice(translations(run, data, size, Measurement("", AS_TRAINED, direction)), SHOWN_PICTURES)
-        for case, left_out in shown:
+        for case, has_masks in shown:
             if name == next(iter(runs)):
                 columns.setdefault("input", []).append(case.x)
                 columns.setdefault("its masks", []).append(colour_masks(masks_to_network(case.a)))
             columns.setdefault(name, []).append(case.y)
-            if not left_out:
+            if has_masks:
                 columns.setdefault(f"masks, {name}", []).append(colour_masks(masks_to_network(case.b)))
     inches = (1.1 * len(columns), 1.1 * SHOWN_PICTURES + 0.3)
     with saved_figure(path, dpi=80, figsize=inches, layout="constrained") as figure:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,7 +47,7 @@ def main() -> None:
     columns = {}
     for source, target in ("AB", "BA"):
         cases = [perfect(source, target, index, args) for index in range(args.test)]
-        columns[f"{source}to{target}"] = summary(cases, Target(SHAPE[target], np.array(COLOURS[target])))
+        columns[f"{source}to{target}"] = measured(cases, target).summary(report.TRANSLATED)
     print(report.markdown(report.table(columns)))
 
 
@@ -72,13 +72,16 @@ def perfect(source: str, target: str, index: int, args: argparse.Namespace) -> C
     return Case(str(index), x, np.array(masks) > 0, y, np.array(new_masks), spared, truth, (args.size, args.size))
 
 
-def summary(cases: List[Case], target: Target) -> Dict[str, Dict[str, float]]:
-    """The mean and standard error of each metric, over pictures or instances, as in an evaluation's metrics.json."""
+def measured(cases: List[Case], domain: str) -> report.Evaluation:
+    """The evaluation of perfect translations into a domain, with the metrics that need no classifier."""
+    target = Target(SHAPE[domain], np.array(COLOURS[domain]))
     evaluation = report.Evaluation()
     for case in cases:
-        measured = {**measure_changes(case), **measure_shapes(case, case.truth, target)}
-        evaluation.measured[report.TRANSLATED][case.name] = measured
-    return evaluation.summary(report.TRANSLATED)
+        evaluation.measured[report.TRANSLATED][case.name] = {
+            **measure_changes(case),
+            **measure_shapes(case, case.truth, target),
+        }
+    return evaluation
 
 
 if __name__ == "__main__":

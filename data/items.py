@@ -11,7 +11,9 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
 
 from common.errors import UserError
 from common.progress import say
@@ -63,6 +65,16 @@ def find_items(root: str | Path, phase: str, domain: str) -> List[Item]:
         phases = sorted({path.name[:-1] for path in Path(root).glob("*[AB]") if path.is_dir()})
         raise UserError(f"no folder {folder}; {root} has the phases: {', '.join(phases) or 'none'}")
     return find_pictures(folder, mask_folder_of(folder))
+
+
+def find_items_with_masks(root: str | Path, phase: str, domain: str) -> List[Item]:
+    """Those of `find_items` that have masks; there may be none."""
+    return [item for item in find_items(root, phase, domain) if item.masks]
+
+
+def evenly_spaced(items: Sequence[Any], most: int) -> List[Any]:
+    """All items, or `most` of them, evenly spaced from the first to the last."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
 
 
 def find_pictures(folder: Path, mask_folder: Path | None) -> List[Item]:

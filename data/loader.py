@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import UserError
 from common.progress import in_parallel
 from data import instances, pictures
-from data.items import Item
+from data.items import Item, evenly_spaced
 from data.pictures import Size
 
 
@@ -98,8 +98,7 @@ class DomainSource:
 
         The median over `most` evenly spaced pictures; None if no mask has an instance.
         """
-        chosen = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)
-        paths = [path for i in chosen for path in self.items[i].masks.values()]
+        paths = [path for item in evenly_spaced(self.items, most) for path in item.masks.values()]
         shares = [share for share in in_parallel(self._share, paths, "sizes of instances") if share > 0]
         return round(min(float(np.median(shares)), 1.0), 4) if shares else None
 

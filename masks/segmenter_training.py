@@ -19,7 +19,7 @@ from backend import reductions
 from common.errors import UserError
 from common.progress import in_parallel
 from data import instances, pictures
-from data.items import find_items, mask_folder_of
+from data.items import find_items_with_masks, mask_folder_of
 from data.pictures import Size
 from masks.predicted_masks import PredictedMasks
 from masks.segmenter import CHANNELS, DOMAINS, LARGEST_SIDE, NETWORK, Segmenter, SegmenterSettings
@@ -96,7 +96,7 @@ def _find_phase(root: str | Path, phase: str) -> Dict[str, Source]:
         folder = Path(root) / f"{phase}{domain}"
         if phase == "test" and not folder.is_dir():
             continue
-        with_masks = [item for item in find_items(root, phase, domain) if item.masks]
+        with_masks = find_items_with_masks(root, phase, domain)
         predicted = PredictedMasks(mask_folder_of(folder))
         items = [item for item in with_masks if not any(map(predicted.is_predicted, item.masks.values()))]
         if len(items) < len(with_masks):

@@ -47,6 +47,10 @@ class Case:
         """The same case with its input in place of the translation."""
         return replace(self, y=self.x, b=self.a)
 
+    def background(self) -> np.ndarray:
+        """The pixels (H, W) bool outside all masks, old and new."""
+        return scores.background(np.concatenate([self.a, self.spared]), self.b)
+
     def cells(self) -> List[np.ndarray]:
         """The pictures to show of this case, as `report.CELLS` names them."""
         a = colour_masks(pictures.masks_to_network(self.a))
@@ -141,16 +145,14 @@ def measure_case(
     case: Case,
     judge: Judge,
     evaluation: Evaluation,
-    left_out: Sequence[str],
+    has_masks: bool,
     network: Optional[EfficientNetLite0] = None,
 ) -> None:
-    """Put the metrics of a translation, except those `left_out`, its rank, and the metrics of its input into
+    """Put the metrics of a translation by a model that `has_masks` or not, its rank, and the metrics of its input into
     `evaluation`; the distance of the backgrounds only with a `network`."""
     judged, rank = judge.measure(case)
     measured = {**measure_changes(case), **measure_background(case, network), **judged}
-    evaluation.measured[TRANSLATED][case.name] = {
-        name: values for name, values in measured.items() if name not in left_out
-    }
+    evaluation.measured[TRANSLATED][case.name] = of_model(measured, has_masks)
     if rank is not None:
         evaluation.ranks[case.name] = rank
     untouched = case.untouched()
@@ -162,9 +164,14 @@ def measure_case(
     }
 
 
+def of_model(measured: Measured, has_masks: bool) -> Measured:
+    """The metrics that mean something for a model: those of masks only if it `has_masks`."""
+    return {name: values for name, values in measured.items() if has_masks or name not in OF_MASKS}
+
+
 def measure_changes(case: Case) -> Measured:
     """Metrics of y and b in comparison with x and a."""
-    background = scores.background(np.concatenate([case.a, case.spared]), case.b)
+    background = case.background()
     ratios = scores.area_ratios(case.a, case.b)
     measured = {
         "background_psnr": [scores.psnr(case.x, case.y, background)],
@@ -183,7 +190,7 @@ def measure_background(case: Case, network: Optional[EfficientNetLite0]) -> Meas
     """
     if network is None:
         return {}
-    background = scores.background(np.concatenate([case.a, case.spared]), case.b)
+    background = case.background()
     filled = [np.where(background[..., None], picture, np.uint8(GREY)) for picture in (case.x, case.y)]
     if np.array_equal(*filled):
         distance = 0.0 if background.any() else None

@@ -12,6 +12,8 @@ from typing import List, NamedTuple, Optional, Tuple
 import numpy as np
 from PIL import Image
 
+from metrics.scores import cubic_kernel
+
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95
 
@@ -80,7 +82,7 @@ def kernel(one: Features, other: Features, rng: np.random.Generator) -> Estimate
     within = [_mean_within(*of_set) for of_set in sets]
     (values, belongs, weights), (values2, belongs2, weights2) = sets
     # the sum of the kernel over each pair of pictures
-    across = belongs @ _kernel(values, values2) @ belongs2.T
+    across = belongs @ cubic_kernel(values, values2) @ belongs2.T
     pairs = np.outer(belongs.sum(axis=1), belongs2.sum(axis=1))
     distances = within[0] + within[1] - 2 * _mean(across, pairs, weights, weights2)
     low, high = np.nanquantile(distances[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -89,7 +91,7 @@ def kernel(one: Features, other: Features, rng: np.random.Generator) -> Estimate
 
 def _mean_within(values: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean of the kernel over the pairs of different pictures of a set, for each row of `weights` of pictures."""
-    sums = belongs @ _kernel(values, values) @ belongs.T
+    sums = belongs @ cubic_kernel(values, values) @ belongs.T
     counts = belongs.sum(axis=1)
     pairs = np.outer(counts, counts)
     for matrix in (sums, pairs):
@@ -104,10 +106,6 @@ def _mean(sums: np.ndarray, pairs: np.ndarray, weights: np.ndarray, weights2: np
     """
     with np.errstate(invalid="ignore"):
         return ((weights @ sums) * weights2).sum(axis=1) / ((weights @ pairs) * weights2).sum(axis=1)
-
-
-def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one @ other.T / one.shape[1] + 1) ** 3
 
 
 def _belongs(features: Features) -> np.ndarray:

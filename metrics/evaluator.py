@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from common.errors import UserError, printable
 from data import instances, pictures
-from data.items import Item, find_items
+from data.items import Item, evenly_spaced, find_items_with_masks
 from metrics import classifier, efficientnet_lite0, feature_sets, inception, report, scores, shape_truth
-from metrics.cases import OF_MASKS, Case, Judge, instance_crops, measure_case, not_empty, read_case, translate_case
+from metrics.cases import Case, Judge, instance_crops, measure_case, not_empty, read_case, translate_case
 from metrics.feature_classifier import FeatureClassifier
 from metrics.feature_sets import FeatureSet, views_of
 from metrics.features import FeatureStore
@@ -94,14 +94,14 @@ class Evaluator:
         evaluation = Evaluation(ranked_by=judge.ranked_by)
         # for the distances between whole sets of pictures
         sets = _Sets(self.network, self.store)
+        lite = self.store.network if self.store else None
         rng = np.random.default_rng(self.settings.seed)
         for item in tqdm(self.items[source], desc=f"evaluating {direction}", unit="picture"):
             case = self._translate(item, source, translator, rng)
             if not len(case.a):
                 tqdm.write(printable(f"{item.name}: all its masks are empty; left out"))
                 continue
-            lite = self.store.network if self.store else None
-            measure_case(case, judge, evaluation, () if translator.ins_per else OF_MASKS, lite)
+            measure_case(case, judge, evaluation, translator.ins_per > 0, lite)
             report.write_cells(self.folder, direction, item.name, case.cells())
             sets.add(TRANSLATED, case)
             sets.add(NO_TRANSLATION, case.untouched())
@@ -153,7 +153,7 @@ class Evaluator:
         if is_source:
             return items_with_masks(root, phase, domain, "give another --phase")
         folder = Path(root, f"{phase}{domain}")
-        items = [item for item in find_items(root, phase, domain) if item.masks] if folder.is_dir() else []
+        items = find_items_with_masks(root, phase, domain) if folder.is_dir() else []
         if not items:
             print(f"no real target pictures to compare with: {folder} is missing, or has no masks")
         return items
@@ -250,10 +250,9 @@ def training_pictures(
         UserError: where none has a mask, or all masks are empty.
     """
     items = items_with_masks(dataroot, "train", domain, "the classifiers learn from them")
-    spaced = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
     is_empty = True
-    for i in tqdm(spaced, desc=f"reading train{domain}", unit="picture", leave=False):
-        picture, masks = pictures.read_item(items[i], size)
+    for item in tqdm(evenly_spaced(items, most), desc=f"reading train{domain}", unit="picture", leave=False):
+        picture, masks = pictures.read_item(item, size)
         masks = masks[not_empty(masks)]
         if len(masks):
             is_empty = False
@@ -268,7 +267,7 @@ def items_with_masks(root: str, phase: str, domain: str, hint: str) -> List[Item
     Raises:
         UserError: where there are none; the message ends with `hint`.
     """
-    items = [item for item in find_items(root, phase, domain) if item.masks]
+    items = find_items_with_masks(root, phase, domain)
     if not items:
         raise UserError(f"no picture in {root}/{phase}{domain} has a mask; {hint}")
     return items

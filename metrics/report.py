@@ -82,6 +82,10 @@ class Evaluation:
                 summary[name] = _mean_of_clusters(of_pictures)
         return summary
 
+    def means(self, column: str) -> Dict[str, float]:
+        """By metric, the mean of all values of a column."""
+        return {name: figure["mean"] for name, figure in self.summary(column).items()}
+
     def table(self) -> List[List[str]]:
         """Rows of cells: a header, and a row for each metric of any column."""
         return table({column: self.summary(column) for column in COLUMNS})

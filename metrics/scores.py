@@ -89,15 +89,16 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
 
 def kernel_distance(one: np.ndarray, other: np.ndarray) -> float:
     """Unbiased squared MMD of two sets of features with the kernel (x.y / D + 1)^3 (KID; Binkowski et al., 2018)."""
-    return float(_mean_kernel(one) + _mean_kernel(other) - 2 * _kernel(one, other).mean())
+    return float(_mean_kernel(one) + _mean_kernel(other) - 2 * cubic_kernel(one, other).mean())
 
 
-def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def cubic_kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The kernel (x.y / D + 1)^3 of each pair of features (M, D), (N, D): (M, N)."""
     return (one @ other.T / one.shape[1] + 1) ** 3
 
 
 def _mean_kernel(features: np.ndarray) -> float:
     """The mean of the kernel over all pairs of two different features of a set."""
     count = len(features)
-    values = _kernel(features, features)
+    values = cubic_kernel(features, features)
     return (values.sum() - np.trace(values)) / (count * (count - 1))

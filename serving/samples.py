@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterable, List
 
 from common.errors import UserError
-from data.items import Item, find_items
+from data.items import Item, find_items_with_masks
 from serving.networks import ServedModel
 
 PHASES = ("test", "train", "val")
@@ -60,7 +60,7 @@ def drawn_shapes(folder: Path) -> Path:
 def _with_masks(dataroot: Path, domain: str) -> List[Item]:
     for phase in PHASES:
         try:
-            items = [item for item in find_items(dataroot, phase, domain) if item.masks]
+            items = find_items_with_masks(dataroot, phase, domain)
         except UserError:
             # no such phase, or no data set any more
             continue

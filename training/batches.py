@@ -11,7 +11,7 @@ import numpy as np
 
 from backend.processes import Processes
 from common.errors import UserError
-from data.items import Item, find_items
+from data.items import Item, find_items, find_items_with_masks
 from data.loader import DataIterator, DomainSource
 from models import DOMAINS
 from training.settings import Settings
@@ -116,7 +116,6 @@ class Batches:
 
 def training_items(dataroot: str | Path, letter: str, with_masks: bool) -> List[Item]:
     """The training pictures of domain "A" or "B" that have masks; or all of them, without masks."""
-    items = find_items(dataroot, "train", letter)
-    if not with_masks:
-        return [Item(item.name, item.image) for item in items]
-    return [item for item in items if item.masks]
+    if with_masks:
+        return find_items_with_masks(dataroot, "train", letter)
+    return [Item(item.name, item.image) for item in find_items(dataroot, "train", letter)]

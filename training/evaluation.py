@@ -26,7 +26,7 @@ import numpy as np
 from common.errors import UserError
 from common.progress import say
 from data import instances
-from data.items import Item, find_items
+from data.items import Item, evenly_spaced, find_items_with_masks
 from metrics import classifier, shape_truth
 from metrics.cases import (
     OF_MASKS,
@@ -213,13 +213,8 @@ def _find(dataroot: str) -> Tuple[str, Dict[str, List[Item]]]:
     for phase in PHASES:
         if not all(Path(dataroot, f"{phase}{letter}").is_dir() for letter in "AB"):
             continue
-        items = {letter: [item for item in find_items(dataroot, phase, letter) if item.masks] for letter in "AB"}
+        items = {letter: find_items_with_masks(dataroot, phase, letter) for letter in "AB"}
         if all(items.values()):
-            return phase, {letter: _spaced(found) for letter, found in items.items()}
+            return phase, {letter: evenly_spaced(of_domain, PICTURES) for letter, of_domain in items.items()}
     names = " or ".join(f"{phase}A and {phase}B" for phase in PHASES)
     raise UserError(f"{dataroot} has no {names} with masks")
-
-
-def _spaced(items: List[Item]) -> List[Item]:
-    chosen = np.linspace(0, len(items) - 1, min(PICTURES, len(items))).round().astype(int)
-    return [items[i] for i in chosen]

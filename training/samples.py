@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from data import instances, pictures
-from data.items import Item, find_items
+from data.items import Item, evenly_spaced, find_items_with_masks
 from models import DOMAINS, GENERATORS
 from training.settings import Settings
 from training.standstill import Example, Standstill, measure
@@ -39,9 +39,8 @@ class SampleGrid:
         for domain, letter in DOMAINS.items():
             items = training[domain]
             with suppress(UserError):
-                items = [item for item in find_items(dataroot, "test", letter) if item.masks] or items
-            spaced = np.linspace(0, len(items) - 1, min(ROWS, len(items))).round().astype(int)
-            self._examples.append([_read(items[i], settings) for i in spaced])
+                items = find_items_with_masks(dataroot, "test", letter) or items
+            self._examples.append([_read(item, settings) for item in evenly_spaced(items, ROWS)])
 
     def write(self, path: str | Path, epoch: int) -> List[str]:
         """Translate the pictures after `epoch` = 1, 2, ... and write the grid as a PNG.

@@ -121,7 +121,8 @@ class Run:
             joined,
         )
         self.samples = SampleGrid(args.dataroot, items, self.settings) if self.leads else None
-        self.evaluate_interval = evaluation.interval(args.evaluate_interval, self.batches.iterations_per_epoch)
+        interval = evaluation.interval(args.evaluate_interval, self.batches.iterations_per_epoch)
+        self.schedule = evaluation.Schedule(interval, args.max_epoch)
         self.held_out: Optional[evaluation.HeldOut] = None
 
         self.iteration = 0
@@ -141,7 +142,7 @@ class Run:
             UserError: where that cannot be resumed, or there is no room on the disk.
         """
         if self.args.resume and checkpoint.find(self.folder):
-            self.iteration = self.saver.resume(chooses_best=self.evaluate_interval > 0)
+            self.iteration = self.saver.resume(chooses_best=self.schedule.interval > 0)
             self.complete_events()
         else:
             if self.args.resume:
@@ -153,27 +154,19 @@ class Run:
         if self.leads:
             if self.args.resume:
                 run_folder.write_args(self.folder, vars(self.args))
-            if self.evaluate_interval:
+            if self.schedule.interval:
                 self.held_out = self.read_held_out()
             left = self.last_iteration - self.iteration
-            saves = 1 + left // self.batches.iterations_per_epoch // self.args.save_interval
-            evaluations = self.evaluations_at(self.last_iteration) - self.evaluations_at(self.iteration)
+            saves = 1 + self.epochs_in(left) // self.args.save_interval
+            evaluations = 0
+            if self.held_out:
+                evaluations = self.schedule.count(self.epochs_in(self.last_iteration))
+                evaluations -= self.schedule.count(self.epochs_in(self.iteration))
             self.saver.check_space(saves, evaluations, self.last_iteration, self.args.log_step)
 
-    def evaluations_at(self, iteration: int) -> int:
-        """The number of evaluations in the first `iteration` iterations."""
-        return self.evaluated_epochs(iteration) if self.held_out else 0
-
-    def evaluated_epochs(self, iteration: int) -> int:
-        """The number of epochs in the first `iteration` iterations after which the model is to be evaluated."""
-        epochs = iteration // self.batches.iterations_per_epoch
-        return sum(self.is_evaluated(epoch) for epoch in range(1, epochs + 1))
-
-    def is_evaluated(self, epochs: int) -> bool:
-        """Whether the model is evaluated after `epochs` epochs: at every interval, and after the last one planned."""
-        if not self.evaluate_interval:
-            return False
-        return epochs % self.evaluate_interval == 0 or epochs == self.args.max_epoch
+    def epochs_in(self, iterations: int) -> int:
+        """The number of whole epochs in `iterations` iterations."""
+        return iterations // self.batches.iterations_per_epoch
 
     def plan(self) -> str:
         """The work that is ahead, in words."""
@@ -217,7 +210,7 @@ class Run:
         """The training loop: all iterations that are left, or those up to a signal."""
         planned = {"total": self.last_iteration, "initial": self.iteration}
         with tqdm(**planned, desc="training", unit="it", smoothing=0.1, disable=not self.leads) as bar:
-            self.model.set_learning_rate(self.iteration // self.batches.iterations_per_epoch)
+            self.model.set_learning_rate(self.epochs_in(self.iteration))
             while self.iteration < self.last_iteration:
                 # if a signal stops the run now, this batch is the first one after --resume
                 batches = self.batches.peek()
@@ -239,14 +232,14 @@ class Run:
                     bar.set_postfix(short_summary(self.losses.read()), refresh=False)
                 bar.update()
                 if self.iteration % self.batches.iterations_per_epoch == 0:
-                    self.end_epoch(self.iteration // self.batches.iterations_per_epoch)
+                    self.end_epoch(self.epochs_in(self.iteration))
 
     def end_epoch(self, epochs: int) -> None:
         """Evaluate, write samples, a checkpoint and curves where they are due after `epochs` epochs; then set the next
         epoch's learning rate."""
         has_samples = epochs % self.args.save_image_interval == 0
         has_checkpoint = epochs % self.args.save_interval == 0
-        has_evaluation = self.is_evaluated(epochs)
+        has_evaluation = self.schedule.is_due(epochs)
         if has_evaluation or has_samples:
             # a NaN loss is found before anything is made of the model
             self.losses.read()
@@ -270,19 +263,10 @@ class Run:
         except UserError as error:
             print(f"the model is not evaluated during the training: {error}")
             return None
-        print(f"evaluated after {self.evaluated_after()}: {held_out.describe()}")
-        if not self.evaluated_epochs(self.last_iteration):
-            print(f"this run ends before the first evaluation, which is due after {self.evaluated_after()}")
+        print(f"evaluated after {self.schedule.describe()}: {held_out.describe()}")
+        if not self.schedule.count(self.epochs_in(self.last_iteration)):
+            print(f"this run ends before the first evaluation, which is due after {self.schedule.describe()}")
         return held_out
-
-    def evaluated_after(self) -> str:
-        """The epochs after which the model is evaluated, in words."""
-        if self.evaluate_interval >= self.args.max_epoch:
-            return "the last epoch" if self.args.max_epoch > 1 else "the only epoch"
-        if self.evaluate_interval == 1:
-            return "every epoch"
-        last = " and the last one" if self.args.max_epoch % self.evaluate_interval else ""
-        return f"every {self.evaluate_interval} epochs{last}"
 
     def evaluate(self) -> None:
         """Measure the model on the held-out pictures, and keep it where it is the best so far."""
@@ -331,7 +315,7 @@ class Run:
 
     def write_page(self) -> None:
         """Write the run's page; a failure is reported, and does not end the training."""
-        epochs = self.iteration // self.batches.iterations_per_epoch
+        epochs = self.epochs_in(self.iteration)
         facts = run_page.Facts(
             f"Iteration {self.iteration} of {self.last_iteration}, {epochs} of {self.args.max_epoch} epochs",
             train_settings(self.args),

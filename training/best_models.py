@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from common import files
+from training.checkpoint import KEPT
 from training.evaluation_log import Best
 from weights import model_file
 
-KEPT = 3  # checkpoints
 # one for each checkpoint, the newest, and the one that is being written
 MOST = KEPT + 2
 

@@ -27,6 +27,7 @@ from common.files import numbered_files
 Arrays = Dict[str, np.ndarray]
 State = Dict[str, Any]
 
+KEPT = 3  # checkpoints in a run's folder, and models beside them
 # the errors of zipfile, NumPy and JSON on bytes that make no sense
 _DAMAGED = (
     OSError,

@@ -29,12 +29,12 @@ from data import instances
 from data.items import Item, evenly_spaced, find_items_with_masks
 from metrics import classifier, shape_truth
 from metrics.cases import (
-    OF_MASKS,
     Case,
     instance_crops,
     measure_changes,
     measure_shapes,
     not_empty,
+    of_model,
     probability,
     read_case,
     translate_case,
@@ -93,20 +93,15 @@ class HeldOut:
             direction: Translator(network, settings.architecture, settings.ins_per, settings.keeps_background)
             for direction, network in GENERATORS.items()
         }
-        self.phase, items = _find(self._dataroot)
-        truths = {
-            (phase, letter): shape_truth.read_instances(dataroot, phase, letter)
-            for phase in ("train", self.phase)
-            for letter in "AB"
-        }
+        phase, items = _find(self._dataroot)
         self._cases: Dict[str, List[Case]] = {}
         self._targets: Dict[str, shape_truth.Target] = {}
         for direction in GENERATORS:
             source = direction[0]
-            known = truths[self.phase, source]
-            looks = truths["train", direction[-1]]
-            self._cases[direction] = self._read(items[source], settings, known or {})
-            target = shape_truth.target_of(looks) if known and looks else None
+            truth = shape_truth.read_instances(dataroot, phase, source)
+            training_truth = shape_truth.read_instances(dataroot, "train", direction[-1])
+            self._cases[direction] = self._read(items[source], settings, truth or {})
+            target = shape_truth.target_of(training_truth) if truth and training_truth else None
             if target and all(case.truth for case in self._cases[direction]):
                 self._targets[direction] = target
         # either for both directions or for none, since the score is a mean over both
@@ -115,7 +110,7 @@ class HeldOut:
         if self.knows_truth:
             score_name = "the IoU of what is painted with the ideal shape"
         names = {direction: [case.name for case in cases] for direction, cases in self._cases.items()}
-        self._basis = Basis(self.phase, names, score_name)
+        self._basis = Basis(phase, names, score_name)
         # by direction, a value for each case
         self._had_background = {
             direction: [bool(measure_changes(case)["background_ssim"]) for case in cases]
@@ -124,36 +119,43 @@ class HeldOut:
 
     def describe(self) -> str:
         """The pictures and the way in which the best model is chosen, in words."""
-        counts = " and ".join(f"{len(cases)} pictures of {self.phase}{d[0]}" for d, cases in self._cases.items())
+        counts = " and ".join(f"{len(cases)} pictures of {self._basis.phase}{d[0]}" for d, cases in self._cases.items())
         return f"{counts}; the best model by {self._basis.score_name}"
 
     def measure(self) -> Figures:
         """Translate the pictures with the generators as they are, and measure the results."""
         of_direction = {}
         scores = []
-        judge = None if self.knows_truth else self._classifier
-        for direction, translator in self._translators.items():
-            measurements = Measurements()
-            values: List[float] = []
-            for case, had_background in zip(self._cases[direction], self._had_background[direction]):
-                translated = translate_case(case, translator)
-                measured = measure_changes(translated)
-                if self.knows_truth:
-                    measured.update(measure_shapes(translated, case.truth, self._targets[direction]))
-                    values += measured["picture_iou"]
-                elif judge:
-                    sureness = probability(judge, direction[-1], instance_crops(translated))
-                    measured["score_instances"] = (sureness > 0.5).astype(float).tolist()
-                    values += instance_scores(sureness, measured, had_background).tolist()
-                if not translator.ins_per:
-                    measured = {name: value for name, value in measured.items() if name not in OF_MASKS}
-                measurements.measured[TRANSLATED][case.name] = measured
-            summary = measurements.summary(TRANSLATED)
-            of_direction[direction] = {name: figure["mean"] for name, figure in summary.items()}
-            if values:
-                scores.append(float(np.mean(values)))
+        for direction in GENERATORS:
+            of_direction[direction], of_instances = self._measure(direction)
+            if of_instances:
+                scores.append(float(np.mean(of_instances)))
         score = float(np.mean(scores)) if len(scores) == len(GENERATORS) else None
         return Figures(of_direction, score, self._basis)
+
+    def _measure(self, direction: str) -> Tuple[Dict[str, float], List[float]]:
+        """The means of a direction's metrics, and the scores of its instances; none where nothing can tell."""
+        translator = self._translators[direction]
+        measurements = Measurements()
+        scores: List[float] = []
+        for case, had_background in zip(self._cases[direction], self._had_background[direction]):
+            translated = translate_case(case, translator)
+            measured, of_instances = self._judge(translated, direction, had_background)
+            measurements.measured[TRANSLATED][case.name] = of_model(measured, translator.ins_per > 0)
+            scores += of_instances
+        return measurements.means(TRANSLATED), scores
+
+    def _judge(self, case: Case, direction: str, had_background: bool) -> Tuple[Measured, List[float]]:
+        """The metrics of a translated picture, and the scores of its instances; none where nothing can tell."""
+        measured = measure_changes(case)
+        if self.knows_truth:
+            measured.update(measure_shapes(case, case.truth, self._targets[direction]))
+            return measured, measured["picture_iou"]
+        if self._classifier is None:
+            return measured, []
+        sureness = probability(self._classifier, direction[-1], instance_crops(case))
+        measured["score_instances"] = (sureness > 0.5).astype(float).tolist()
+        return measured, instance_scores(sureness, measured, had_background).tolist()
 
     def _read(self, items: List[Item], settings: Settings, known: Dict[str, List[shape_truth.Instance]]) -> List[Case]:
         """The cases of the pictures, with all their instances in the order of the training, as in evaluate.py."""
@@ -199,6 +201,34 @@ def instance_scores(sureness: np.ndarray, measured: Measured, had_background: bo
         # none is left where new masks cover all of it
         background = max([0.0, *measured["background_ssim"]])
     return sureness * (1 - np.array(measured["collapsed"])) * background
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs after which a model is evaluated: every `interval` of them, and the `last_epoch` planned; none at all
+    where the interval is 0."""
+
+    interval: int
+    last_epoch: int
+
+    def is_due(self, epochs: int) -> bool:
+        """Return whether an evaluation is due after `epochs` epochs."""
+        if not self.interval:
+            return False
+        return epochs % self.interval == 0 or epochs == self.last_epoch
+
+    def count(self, epochs: int) -> int:
+        """The number of evaluations in the first `epochs` epochs."""
+        return sum(self.is_due(epoch) for epoch in range(1, epochs + 1))
+
+    def describe(self) -> str:
+        """The epochs in words, where there are any."""
+        if self.interval >= self.last_epoch:
+            return "the last epoch" if self.last_epoch > 1 else "the only epoch"
+        if self.interval == 1:
+            return "every epoch"
+        last = " and the last one" if self.last_epoch % self.interval else ""
+        return f"every {self.interval} epochs{last}"
 
 
 def interval(asked: Optional[int], iterations_per_epoch: int) -> int:

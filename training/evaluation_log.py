@@ -128,11 +128,8 @@ class EvaluationLog:
             self._events.add_values(iteration, {name_in_events(name): value for name, value in values.items()})
 
 
-def _read_best(state: Dict[str, Any]) -> Optional[Best]:
-    """The best evaluation of a `state()`; None, which is reported, where an earlier version did not write its basis."""
-    if "chosen_by" in state:
-        say("the best model so far is of an earlier version, which did not say how it was chosen: left out")
-        return None
+def _read_best(state: Dict[str, Any]) -> Best:
+    """The best evaluation of a `state()`."""
     basis = state["basis"]
     pictures = {direction: [str(name) for name in basis["pictures"][direction]] for direction in GENERATORS}
     return Best(

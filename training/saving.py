@@ -28,7 +28,7 @@ from common.progress import say
 from models import NETWORKS
 from training import best_models, checkpoint, run_folder
 from training.batches import Batches
-from training.best_models import KEPT
+from training.checkpoint import KEPT
 from training.divergence import check_finite
 from training.evaluation_log import EvaluationLog
 from training.monitors import Monitors

@@ -22,6 +22,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import List
 
 from common import streams
 from common.errors import ENDING_SIGNALS, UserError, begin_script, run_main
@@ -31,7 +32,7 @@ begin_script(__name__)
 from args import app_args
 from serving.jobs import Jobs
 from serving.networks import Networks
-from serving.samples import find_samples
+from serving.samples import Sample, find_samples
 from serving.translation_job import worker
 
 PACKAGES = ("flask", "waitress")
@@ -115,21 +116,19 @@ def listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(BACKLOG)
         return listening
-    except socket.gaierror:
-        raise UserError(f"--host {host} is no address of this machine; leave it out, or give 0.0.0.0") from None
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"--host {host} is no address of this machine; leave it out, or give 0.0.0.0") from None
         if error.errno == errno.EADDRINUSE:
             fix = f"give another, such as --port {port % 65535 + 1}, or end the program that uses it"
             raise UserError(f"port {port} is in use; {fix}") from None
         if error.errno == errno.EACCES:
             fix = "give one from 1024 up, such as --port 8000"
             raise UserError(f"port {port} is reserved for the system's administrator; {fix}") from None
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise UserError(f"--host {host} is no address of this machine; leave it out, or give 0.0.0.0") from None
         raise
 
 
-def serve(listening: socket.socket, host: str, networks: Networks, samples: list, folder: Path) -> None:
+def serve(listening: socket.socket, host: str, networks: Networks, samples: List[Sample], folder: Path) -> None:
     """Answer requests until Ctrl-C."""
     # they exist only where requirements-app.txt is installed
     import waitress

@@ -214,11 +214,11 @@ def _unit_range(image: Image.Image) -> np.ndarray:
 
 def same_proportions(size: Size, picture: Size) -> bool:
     """Return whether a mask of `size` has the proportions of its `picture`, but for a pixel of rounding."""
-    width, height = size[0] * picture[1] / picture[0], size[1] * picture[0] / picture[1]
-    # along the shorter side, where a pixel is more of the whole
-    if picture[0] < picture[1]:
-        return abs(size[0] - height) <= max(1, 0.01 * size[0])
-    return abs(size[1] - width) <= max(1, 0.01 * size[1])
+    # compared along the shorter side, where a pixel is more of the whole
+    shorter = 0 if picture[0] < picture[1] else 1
+    longer = 1 - shorter
+    expected = size[longer] * picture[shorter] / picture[longer]
+    return abs(size[shorter] - expected) <= max(1, 0.01 * size[shorter])
 
 
 def resized(image: Image.Image, size: Size | None) -> Image.Image:

@@ -140,9 +140,6 @@ REASONS = {
 
 def document() -> Dict[str, Any]:
     """The document, OpenAPI 3.1."""
-    picture_id = parameter("id", TEXT)
-    job_id = parameter("id", TEXT)
-    sample = parameter("number", NUMBER)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -155,76 +152,102 @@ def document() -> Dict[str, Any]:
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "paths": {
-            "/api/about": {"get": operation("models, samples and limits", {200: json_of("About")})},
-            "/api/samples/{number}/picture": {"get": operation("a sample's picture", {200: PICTURE}, [sample], [404])},
-            "/api/samples/{number}/masks/{mask}": {
-                "get": operation("a sample's mask", {200: PICTURE}, [sample, parameter("mask", NUMBER)], [404])
-            },
-            "/api/pictures": {
-                "post": operation(
-                    "upload a picture to draw masks on it", {201: json_of("Picture")}, (), UPLOAD, form(image=FILE)
-                )
-            },
-            "/api/pictures/{id}/view": {
-                "get": operation("the picture, upright, reduced if it is large", {200: PNG}, [picture_id], [404])
-            },
-            "/api/pictures/{id}": {"delete": operation("delete it", {204: None}, [picture_id], [403, 404])},
-            "/api/pictures/{id}/instances": {
-                "post": operation(
-                    "find instances: in boxes, of a domain with the segmenter, or in mask files",
-                    {200: json_of("Found")},
-                    [picture_id],
-                    [404, *UPLOAD],
-                    form((), boxes=BOXES, segment={"type": "string", "enum": ["A", "B"]}, masks=MASKS),
-                )
-            },
-            "/api/translate": {
-                "post": operation(
-                    "translate the instances of a picture; send image or picture, and masks or boxes or segment",
-                    {202: json_of("Job")},
-                    (),
-                    [404, *UPLOAD],
-                    form(
-                        (),
-                        image=FILE,
-                        picture={**TEXT, "description": "the id of an uploaded picture, in place of image"},
-                        model={**TEXT, "description": "its name; the first one if left out"},
-                        direction={**DIRECTION, "description": "the model's first one if left out"},
-                        masks=MASKS,
-                        boxes=BOXES,
-                        segment=SEGMENT,
-                        select=SELECT,
-                    ),
-                )
-            },
-            "/api/jobs/{id}": {
-                "get": operation("the state of a translation, and its result", {200: json_of("Job")}, [job_id], [404]),
-                "delete": operation(
-                    "cancel a translation (200), between two passes if it runs; delete one that has ended (204)",
-                    {200: json_of("Job"), 204: None},
-                    [job_id],
-                    [403, 404],
-                ),
-            },
-            "/api/jobs/{id}/{name}": {
-                "get": operation(
-                    f"a file of the result, for {KEPT_MINUTES} minutes after its last use",
-                    {200: PNG},
-                    [job_id, parameter("name", TEXT)],
-                    [404, 409],
-                )
-            },
-            "/api/jobs/{id}/archive": {
-                "get": operation(
-                    "all files of the result", {200: content("application/zip", FILE)}, [job_id], [404, 409]
-                )
-            },
-            "/api/openapi.json": {
-                "get": operation("this document", {200: content("application/json", {"type": "object"})})
-            },
-        },
+        "paths": {**paths_of_server(), **paths_of_samples(), **paths_of_pictures(), **paths_of_jobs()},
         "components": {"schemas": SCHEMAS},
+    }
+
+
+def paths_of_server() -> Dict[str, Schema]:
+    """The descriptions of the server and of its API."""
+    return {
+        "/api/about": {"get": operation("models, samples and limits", {200: json_of("About")})},
+        "/api/openapi.json": {
+            "get": operation("this document", {200: content("application/json", {"type": "object"})})
+        },
+    }
+
+
+def paths_of_samples() -> Dict[str, Schema]:
+    """The files of sample pictures."""
+    sample = parameter("number", NUMBER)
+    return {
+        "/api/samples/{number}/picture": {"get": operation("a sample's picture", {200: PICTURE}, [sample], [404])},
+        "/api/samples/{number}/masks/{mask}": {
+            "get": operation("a sample's mask", {200: PICTURE}, [sample, parameter("mask", NUMBER)], [404])
+        },
+    }
+
+
+def paths_of_pictures() -> Dict[str, Schema]:
+    """Pictures that are uploaded to draw masks on them."""
+    picture_id = parameter("id", TEXT)
+    return {
+        "/api/pictures": {
+            "post": operation(
+                "upload a picture to draw masks on it", {201: json_of("Picture")}, (), UPLOAD, form(image=FILE)
+            )
+        },
+        "/api/pictures/{id}/view": {
+            "get": operation("the picture, upright, reduced if it is large", {200: PNG}, [picture_id], [404])
+        },
+        "/api/pictures/{id}": {"delete": operation("delete it", {204: None}, [picture_id], [403, 404])},
+        "/api/pictures/{id}/instances": {
+            "post": operation(
+                "find instances: in boxes, of a domain with the segmenter, or in mask files",
+                {200: json_of("Found")},
+                [picture_id],
+                [404, *UPLOAD],
+                form((), boxes=BOXES, segment={"type": "string", "enum": ["A", "B"]}, masks=MASKS),
+            )
+        },
+    }
+
+
+def paths_of_jobs() -> Dict[str, Schema]:
+    """Translations and their results."""
+    job_id = parameter("id", TEXT)
+    return {
+        "/api/translate": {
+            "post": operation(
+                "translate the instances of a picture; send image or picture, and masks or boxes or segment",
+                {202: json_of("Job")},
+                (),
+                [404, *UPLOAD],
+                form(
+                    (),
+                    image=FILE,
+                    picture={**TEXT, "description": "the id of an uploaded picture, in place of image"},
+                    model={**TEXT, "description": "its name; the first one if left out"},
+                    direction={**DIRECTION, "description": "the model's first one if left out"},
+                    masks=MASKS,
+                    boxes=BOXES,
+                    segment=SEGMENT,
+                    select=SELECT,
+                ),
+            )
+        },
+        "/api/jobs/{id}": {
+            "get": operation("the state of a translation, and its result", {200: json_of("Job")}, [job_id], [404]),
+            "delete": operation(
+                "cancel a translation (200), between two passes if it runs; delete one that has ended (204)",
+                {200: json_of("Job"), 204: None},
+                [job_id],
+                [403, 404],
+            ),
+        },
+        "/api/jobs/{id}/{name}": {
+            "get": operation(
+                f"a file of the result, for {KEPT_MINUTES} minutes after its last use",
+                {200: PNG},
+                [job_id, parameter("name", TEXT)],
+                [404, 409],
+            )
+        },
+        "/api/jobs/{id}/archive": {
+            "get": operation(
+                "all files of the result", {200: content("application/zip", FILE)}, [job_id], [404, 409]
+            )
+        },
     }
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Dict, Tuple
+from typing import Any, Tuple
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,6 @@ class Shelf:
                 total -= size
         for id in gone:
             self.drop(id)
-
-    def usage(self) -> Dict[str, int]:
-        """The number of things, and the bytes of their files."""
-        with self._lock:
-            sizes = [size for _, _, size, _ in self._kept.values()]
-        return {"kept": len(sizes), "bytes": sum(sizes)}
 
 
 def size_of_folder(folder: Path) -> int:

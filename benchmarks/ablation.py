@@ -110,7 +110,7 @@ class Training(NamedTuple):
         return folder / "runs" / self.name
 
     def log(self, folder: Path) -> Path:
-        """What it printed."""
+        """The file of its output."""
         return folder / "runs" / f"{self.name}.log"
 
     def figures(self, folder: Path) -> Path:
@@ -118,7 +118,7 @@ class Training(NamedTuple):
         return folder / "measured" / f"{self.name}.json"
 
     def is_done(self, folder: Path) -> bool:
-        """Whether its last model is there."""
+        """Return whether its last model is there."""
         return (self.run(folder) / f"params_{EPOCHS * TRAINING_PICTURES:06d}.h5").exists()
 
     def arguments(self, folder: Path) -> List[str]:
@@ -213,7 +213,7 @@ def start(training: Training, folder: Path) -> subprocess.Popen:
 
 def measure_all(trainings: Sequence[Training], folder: Path) -> None:
     """Measure what is not measured yet; the figures of a training are by `Measurement.name`."""
-    # device and kernels, as train.py chooses them without being told
+    # device and kernels, as train.py chooses them by default
     context.set_up(train_args("", []))
     for training in tqdm(trainings, desc="measuring", unit="training"):
         if not training.figures(folder).exists():
@@ -227,7 +227,7 @@ def measure_all(trainings: Sequence[Training], folder: Path) -> None:
 
 
 def measurements(variant: str) -> Iterator[Tuple[Pictures, Measurement]]:
-    """What is measured of a variant: pictures as in training, and for the curves pictures with fixed numbers."""
+    """The measurements of a variant: of pictures as in training, and for the curves of pictures with fixed numbers."""
     for direction in DIRECTIONS:
         yield TRAINED, Measurement(TRAINED.counts, AS_TRAINED, direction)
     if any(variant in lines.values() for lines in CURVES.values()):

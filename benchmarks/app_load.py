@@ -48,7 +48,7 @@ File = Tuple[str, bytes]  # the field's name and the content
 
 @dataclass
 class Counted:
-    """What the users saw; each appends from its own thread."""
+    """Times and counts of all users; each appends from its own thread."""
 
     answer_seconds: List[float] = field(default_factory=list)  # of each request but the page's
     page_seconds: List[float] = field(default_factory=list)

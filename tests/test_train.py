@@ -27,6 +27,7 @@ from data.loader import Sample
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
 from models import FROZEN, NETWORKS, Architecture, create_parameters, discriminator, generator
+from tests.helpers.small_runs import HEIGHT, SMALL, WIDTH
 from training.saving import Saver
 from training.settings import Settings
 from training.step_losses import StepLosses
@@ -35,10 +36,8 @@ from weights import model_file
 
 KINDS = ("generator", "discriminator", "reconstruction", "identity_mapping", "context_preserving")
 SERIES = [f"{kind}_loss_{domain}" for kind in KINDS for domain in "xy"]
-HEIGHT, WIDTH = 12, 16
-SIZES = f"--loadSizeH 14 --loadSizeW 18 --fineSizeH {HEIGHT} --fineSizeW {WIDTH}".split()
 # evaluations have their own tests
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --evaluate-interval 0".split()]
+RUN = [*SMALL, "--evaluate-interval", "0"]
 ARCH = Architecture(ngf=2, ndf=2, n_blocks=0, n_layers_D=1)
 EPOCH, EPOCHS = 3, 4  # iterations in an epoch: pictures of A, which is the larger domain; epochs
 LAST = EPOCH * EPOCHS
@@ -62,7 +61,7 @@ def data(tmp_path_factory):
 
 
 def command_line(data, folder, *arguments):
-    return list(map(str, ["--dataroot", data, *SMALL, "-c", "cpu", "-m", folder, *arguments]))
+    return list(map(str, ["--dataroot", data, *RUN, "-c", "cpu", "-m", folder, *arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -549,7 +548,7 @@ def test_batches_of_two_with_batch_normalization(start, data, tmp_path, run_scri
 @pytest.fixture()
 def make_model():
     def make(*arguments):
-        return InstaGAN(Settings.from_args(train_args("", [*SMALL, *map(str, arguments)])))
+        return InstaGAN(Settings.from_args(train_args("", [*RUN, *map(str, arguments)])))
 
     return make
 

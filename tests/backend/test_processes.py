@@ -23,14 +23,13 @@ from common import files
 from common.errors import UserError
 from datasets import generate_shapes_dataset as shapes
 from instagan import InstaGAN
+from tests.helpers.small_runs import SMALL
 from training import checkpoint
 from training.data_parallel import check_same_iteration
 from training.settings import Settings
 from weights import model_file
 
 PROCESS = "tests.helpers.several_processes"
-SMALL = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL += "--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0".split()
 COURSE = "--max-epoch 4000 --lr-decay-start-epoch 2000 --log-step 1 --save-interval 2 --pool-size 8".split()
 COURSE += "--evaluate-interval 1".split()
 

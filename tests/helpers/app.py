@@ -7,7 +7,7 @@ import io
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 from flask.testing import FlaskClient
@@ -89,6 +89,23 @@ def start_app(start_script: Callable[..., Script], *arguments: Any) -> str:
     script = start_script("app.py", "--port", 0, *arguments)
     script.wait_for(lambda: "Ctrl-C" in script.output)
     return re.search(r"open (\S+)", script.output)[1]
+
+
+def draw_marked_photo(
+    folder: Path, size: Tuple[int, int], boxes: Sequence[Sequence[int]], margin: int
+) -> Tuple[Path, List[Path]]:
+    """Write `photo.png` of `size` (height, width), with an instance in each box, `margin` pixels from its sides, and
+    the masks `photo_{i}.png`."""
+    masks = []
+    paths = []
+    for x0, y0, x1, y1 in boxes:
+        mask = np.zeros(size, bool)
+        mask[y0 + margin : y1 - margin, x0 + margin : x1 - margin] = True
+        path = folder / f"photo_{len(masks)}.png"
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+        masks.append(mask)
+        paths.append(path)
+    return draw_photo(folder / "photo.png", masks), paths
 
 
 def draw_photo(path: Path, masks: List[np.ndarray], seed: int = 0, **options: Any) -> Path:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +19,12 @@ def temporary_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(folder))
     return folder
+
+
+@pytest.fixture()
+def client(tmp_path: Path, model: Path) -> FlaskClient:
+    """A client of the application with the `model` of the test's module."""
+    # Flask may be missing, and then these tests are skipped
+    from tests.helpers.app import make_client
+
+    return make_client(tmp_path / "files", "--model", model)

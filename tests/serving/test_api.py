@@ -35,6 +35,7 @@ from serving.samples import Sample, find_samples
 from tests.helpers import ROOT
 from tests.helpers.app import (
     as_form,
+    draw_marked_photo,
     draw_photo,
     ended,
     make_client,
@@ -54,25 +55,12 @@ BOXES = [[3, 4, 24, 22], [40, 8, 66, 30], [30, 36, 70, 57]]
 @pytest.fixture()
 def photo(tmp_path):
     """A picture with three instances, and their mask files."""
-    masks = []
-    for x0, y0, x1, y1 in BOXES:
-        mask = np.zeros((HEIGHT, WIDTH), bool)
-        mask[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = True
-        masks.append(mask)
-    paths = [tmp_path / f"photo_{i}.png" for i in range(len(masks))]
-    for path, mask in zip(paths, masks):
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
-    return draw_photo(tmp_path / "photo.png", masks), paths
+    return draw_marked_photo(tmp_path, (HEIGHT, WIDTH), BOXES, margin=2)
 
 
 @pytest.fixture()
 def model(tmp_path):
     return save_random_model(tmp_path / "model.h5", ARCH, "keep")
-
-
-@pytest.fixture()
-def client(tmp_path, model):
-    return make_client(tmp_path / "files", "--model", model)
 
 
 def written_by_translate_py(run_main, tmp_path, *arguments):

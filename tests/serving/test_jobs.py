@@ -68,6 +68,12 @@ def wait_for(condition):
         time.sleep(0.002)
 
 
+def add_running(jobs, job):
+    """Add a job to an idle queue, and wait until it runs."""
+    jobs.add(job)
+    wait_for(lambda: job.state == "running")
+
+
 def test_jobs_run_one_after_the_other_in_order(new_job):
     work = Work()
     jobs = Jobs(work)
@@ -88,9 +94,7 @@ def test_a_full_queue_takes_no_more_until_there_is_room(new_job, monkeypatch):
     monkeypatch.setattr(jobs_module, "MOST_QUEUED", 2)
     work = Work()
     jobs = Jobs(work)
-    first = new_job()
-    jobs.add(first)
-    wait_for(lambda: first.state == "running")
+    add_running(jobs, new_job())
     for _ in range(2):
         jobs.add(new_job())
     with pytest.raises(Full, match="2 translations are waiting already; try again in about 2 s") as full:
@@ -104,9 +108,7 @@ def test_a_full_queue_takes_no_more_until_there_is_room(new_job, monkeypatch):
 def test_the_queue_is_bounded_in_bytes(new_job, monkeypatch):
     monkeypatch.setattr(jobs_module, "MOST_QUEUED_BYTES", 1000)
     jobs = Jobs(Work())
-    first = new_job()
-    jobs.add(first)
-    wait_for(lambda: first.state == "running")
+    add_running(jobs, new_job())
     # one is taken whatever its size
     jobs.add(new_job(5000))
     with pytest.raises(Full, match="1 translations are waiting already, and their files leave no room.* about 2 s"):
@@ -117,9 +119,7 @@ def test_the_time_of_a_new_try_counts_the_jobs_whose_files_have_to_go(new_job, m
     monkeypatch.setattr(jobs_module, "MOST_QUEUED_BYTES", 1000)
     work = Work()
     jobs = Jobs(work)
-    first = new_job()
-    jobs.add(first)
-    wait_for(lambda: first.state == "running")
+    add_running(jobs, new_job())
     for size in (300, 300, 300):
         jobs.add(new_job(size))
     for size, jobs_to_go in ((101, 1), (400, 1), (401, 2), (5000, 3)):

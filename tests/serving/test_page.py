@@ -19,7 +19,7 @@ from data.instances import iou
 from masks.box_object import find_object
 from models import Architecture
 from serving.instances import MOST_INSTANCES
-from tests.helpers.app import draw_photo, save_random_segmenter, start_app
+from tests.helpers.app import draw_marked_photo, save_random_segmenter, start_app
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.random_generator import save_random_model
 from translation.drawing import instance_colour
@@ -33,13 +33,8 @@ ROWS = "document.querySelectorAll('#instances li').length"
 
 @pytest.fixture()
 def photo(tmp_path):
-    masks = []
-    for x0, y0, x1, y1 in BOXES:
-        mask = np.zeros((HEIGHT, WIDTH), bool)
-        mask[y0 + 5 : y1 - 5, x0 + 5 : x1 - 5] = True
-        masks.append(mask)
-        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"photo_{len(masks) - 1}.png")
-    return draw_photo(tmp_path / "photo.png", masks)
+    picture, _ = draw_marked_photo(tmp_path, (HEIGHT, WIDTH), BOXES, margin=5)
+    return picture
 
 
 @pytest.fixture()
@@ -106,6 +101,14 @@ def translate(browser):
     browser.wait_for("!document.querySelector('#result-view').hidden")
 
 
+def translate_first(browser, address, photo, box):
+    """Open the page, choose a photo, mark one instance, and translate it."""
+    show(browser, address)
+    choose(browser, photo)
+    mark(browser, box)
+    translate(browser)
+
+
 def downloaded(browser, selector):
     """The file behind a link."""
     script = (
@@ -151,10 +154,7 @@ def test_boxes_are_translated_as_translate_py_does(browser, address, model, phot
 
 
 def test_the_slider_shows_before_and_after(browser, address, photo):
-    show(browser, address)
-    choose(browser, photo)
-    mark(browser, BOXES[1])
-    translate(browser)
+    translate_first(browser, address, photo, BOXES[1])
     browser.wait_for("document.querySelector('#before').complete && document.querySelector('#before').naturalWidth > 0")
     after = np.asarray(Image.open(io.BytesIO(downloaded(browser, "#download-picture"))).convert("RGB"))
     before = np.asarray(Image.open(photo))
@@ -292,10 +292,7 @@ def test_all_of_it_by_keyboard(browser, address, photo):
 
 
 def test_everything_has_a_name_for_screen_readers(browser, address, photo):
-    show(browser, address)
-    choose(browser, photo)
-    mark(browser, BOXES[0])
-    translate(browser)
+    translate_first(browser, address, photo, BOXES[0])
     browser.evaluate("document.querySelector('#mark-view').hidden = false")
     browser.call("Accessibility.enable")
     nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
@@ -342,10 +339,7 @@ def test_two_tabs_at_once_each_get_their_own(browser, address, model, photo, run
 
 
 def test_results_stay_in_the_history(browser, address, photo):
-    show(browser, address)
-    choose(browser, photo)
-    mark(browser, BOXES[0])
-    translate(browser)
+    translate_first(browser, address, photo, BOXES[0])
     first = browser.evaluate("document.querySelector('#download-picture').href")
     browser.click("[name=direction][value=BtoA]")
     translate(browser)

@@ -46,11 +46,6 @@ def model(tmp_path):
 
 
 @pytest.fixture()
-def client(tmp_path, model):
-    return make_client(tmp_path / "files", "--model", model)
-
-
-@pytest.fixture()
 def photo(tmp_path):
     mask = np.zeros((24, 32), bool)
     mask[4:14, 6:20] = True

@@ -29,6 +29,7 @@ from models import GENERATORS
 from tests.helpers import evaluated_runs
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.helpers.page import Page
+from tests.helpers.small_runs import SMALL
 from training import best_models, checkpoint, evaluation, run_folder, run_page
 from training.evaluation import Basis, Figures, HeldOut
 from training.evaluation_log import EvaluationLog, draw_figures, series_name
@@ -38,8 +39,7 @@ from weights import model_file
 
 EPOCH, EPOCHS = 3, 5  # iterations, epochs
 LAST = EPOCH * EPOCHS
-SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3".split()]
+RUN = [*SMALL, "--pool-size", "3"]
 COURSE = f"--max-epoch {EPOCHS} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --lambda-cyc 7".split()
 EVERY = "--evaluate-interval 1".split()
 
@@ -85,7 +85,7 @@ def whole(run_script, data, tmp_path_factory):
 
 
 def arguments(data, folder, *more):
-    return list(map(str, ["--dataroot", data, *SMALL, *COURSE, *EVERY, "-c", "cpu", "-m", folder, *more]))
+    return list(map(str, ["--dataroot", data, *RUN, *COURSE, *EVERY, "-c", "cpu", "-m", folder, *more]))
 
 
 @pytest.fixture()

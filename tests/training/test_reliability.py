@@ -35,15 +35,14 @@ from tests.helpers import ROOT
 from tests.helpers.handled_signals import REPORT, report_handling
 from tests.helpers.scripts import DEADLINE
 from tests.helpers.slow_disk import hold_first_checkpoint
+from tests.helpers.small_runs import SMALL
 from training import checkpoint
 from training.divergence import Diverged, check_finite
 
 EPOCH, LAST = 3, 12  # iterations
 # at any moment up to a checkpoint; the same in a process that is not forked; during its writing; shortly after it
 KILLS = {"any": 7, "cold": 3, "writing": 5, "written": 5}
-SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-# evaluations have their own tests
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --evaluate-interval 0".split()]
+RUN = [*SMALL, "--pool-size", "3"]
 COURSE = f"--max-epoch {LAST // EPOCH} --lr-decay-start-epoch 2 --log-step 2 --save-interval 1 --seed 4".split()
 COURSE += "--evaluate-interval 1".split()
 
@@ -58,7 +57,7 @@ def data(tmp_path_factory):
 
 
 def arguments(data, folder, *more):
-    return list(map(str, ["--dataroot", data, *SMALL, *COURSE, "-c", "cpu", "-m", folder, *more]))
+    return list(map(str, ["--dataroot", data, *RUN, *COURSE, "-c", "cpu", "-m", folder, *more]))
 
 
 @pytest.fixture(scope="module")

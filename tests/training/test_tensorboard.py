@@ -18,11 +18,11 @@ from args import train_args
 from common import files
 from datasets import generate_shapes_dataset as shapes
 from tests.helpers.slow_disk import hold_first_checkpoint
+from tests.helpers.small_runs import SMALL
 from training import checkpoint
 
 EPOCH, LAST = 3, 12  # iterations
-SIZES = "--loadSizeH 14 --loadSizeW 18 --fineSizeH 12 --fineSizeW 16".split()
-SMALL = [*SIZES, *"--n-layers-D 1 --ngf 2 --ndf 2 --n-blocks 0 --pool-size 3 --evaluate-interval 0".split()]
+RUN = [*SMALL, "--pool-size", "3"]
 # lines of the series are not at the ends of epochs
 COURSE = f"--max-epoch {LAST // EPOCH} --log-step 5 --save-interval 1 --evaluate-interval 1".split()
 
@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 
 def arguments(data, folder, *more):
-    return list(map(str, ["--dataroot", data, *SMALL, *COURSE, "-c", "cpu", "-m", folder, *more]))
+    return list(map(str, ["--dataroot", data, *RUN, *COURSE, "-c", "cpu", "-m", folder, *more]))
 
 
 def events(folder):

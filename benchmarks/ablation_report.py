@@ -45,8 +45,8 @@ Lines = Dict[str, Dict[str, List[Means]]]
 
 
 class Measurement(NamedTuple):
-    """A data set by the number of instances in its pictures ("1-4", "16"), the instances in a pass (a key of INFERENCES),
-    and the direction."""
+    """A data set by the number of instances in its pictures ("1-4", "16"), the instances in a pass (a key of
+    INFERENCES), and the direction."""
 
     instances: str
     ins_per: int
